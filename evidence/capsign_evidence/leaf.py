@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -24,7 +25,7 @@ VERSION = 1
 """First byte of every entry."""
 
 MAX_ENTRY_LEN = 1024
-"""No entry is longer, in bytes; the longest possible one has 791."""
+"""No entry is longer, in bytes; the longest possible one has 862."""
 
 HASH_LEN = 32
 INTENT_LEN = 16
@@ -69,6 +70,8 @@ class Kind(IntEnum):
     """A certificate was issued to a pod."""
     IDENTITY_REFUSED = 8
     """A certificate was asked for and refused."""
+    SIGNED_TWICE = 9
+    """One call was answered with two signatures, each under its own key version."""
     ROLLOUT_STEP = 11
     """A rollout began, went on, paused or ended; `rollout_leaf` has the bytes."""
     VERIFICATIONS_REPORTED = 13
@@ -235,8 +238,35 @@ class SigningLeaf:
 
 
 _SIGNED = bytes((VERSION, Kind.SIGNED))
+_SIGNED_TWICE = bytes((VERSION, Kind.SIGNED_TWICE))
 _REFUSED = bytes((VERSION, Kind.REFUSED))
 _NEVER = bytes((VERSION, Kind.NEVER))
+
+
+@dataclass(frozen=True, slots=True)
+class SecondKey:
+    """What the second signature of a call was made with; all else it shares with the first. Fields
+    as in SigningLeaf.
+    """
+
+    key_version: int
+    algorithm: int
+    custody: int
+    context_digest: bytes
+
+    def encode(self) -> bytes:
+        """The encoded fields. Raises LeafError unless all are given."""
+        if not self.key_version or self.algorithm not in ALGORITHMS:
+            raise LeafError("a second signature has a key version and an algorithm of the table")
+        if self.custody not in CUSTODY_NAMES:
+            raise LeafError("custody is not in the table")
+        return b"".join(
+            (
+                unsigned("key_version", self.key_version, 4),
+                bytes((self.algorithm, self.custody)),
+                fixed("context_digest", self.context_digest, HASH_LEN),
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +284,26 @@ class PreparedLeaf:
         """Returns the entry of a signature. `signature_hash` is SHA-256 of its bytes, which binds a
         receipt to them.
         """
+        return self._signed(_SIGNED, time_ms, intent_id, commitment, signature_hash)
+
+    def signed_twice(
+        self,
+        time_ms: int,
+        intent_id: bytes,
+        commitment: bytes,
+        signature_hashes: Sequence[bytes],
+        second: bytes,
+    ) -> bytes:
+        """Returns the entry of two signatures that answer one call. `second` is the encoded
+        SecondKey; the hashes are those of the first and the second signature.
+        """
+        first_hash, second_hash = signature_hashes
+        entry = self._signed(_SIGNED_TWICE, time_ms, intent_id, commitment, first_hash)
+        return b"".join((entry, second, fixed("signature_hash", second_hash, HASH_LEN)))
+
+    def _signed(
+        self, head: bytes, time_ms: int, intent_id: bytes, commitment: bytes, signature_hash: bytes
+    ) -> bytes:
         if (
             len(intent_id) != INTENT_LEN
             or len(commitment) != HASH_LEN
@@ -265,7 +315,7 @@ class PreparedLeaf:
             )
         return b"".join(
             (
-                _SIGNED,
+                head,
                 time_ms.to_bytes(8, "big"),
                 self.shared,
                 intent_id,

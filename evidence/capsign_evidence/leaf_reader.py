@@ -30,6 +30,7 @@ from capsign_evidence.leaf import (
     LeafError,
     Proposed,
     ProposedAct,
+    SecondKey,
     SigningLeaf,
 )
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures, VerificationsReported
@@ -52,6 +53,29 @@ class Signed:
     def encode(self) -> bytes:
         return self.group.prepare().signed(
             self.time_ms, self.intent_id, self.commitment, self.signature_hash
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTwice:
+    """One call was answered with two signatures: the first as in Signed, the second under its own
+    key version. The hashes are SHA-256 of their bytes.
+    """
+
+    time_ms: int
+    group: SigningLeaf
+    intent_id: bytes
+    commitment: bytes
+    signature_hash: bytes
+    second: SecondKey
+    second_signature_hash: bytes
+
+    kind = Kind.SIGNED_TWICE
+
+    def encode(self) -> bytes:
+        hashes = (self.signature_hash, self.second_signature_hash)
+        return self.group.prepare().signed_twice(
+            self.time_ms, self.intent_id, self.commitment, hashes, self.second.encode()
         )
 
 
@@ -232,6 +256,7 @@ class IdentityRefused:
 
 Entry = (
     Signed
+    | SignedTwice
     | Refused
     | Never
     | RefusedUnbound
@@ -270,6 +295,14 @@ def decode(entry: bytes) -> Entry:
     return decoded
 
 
+_ALGORITHM_FIELDS = (
+    "before_algorithm",
+    "after_algorithm",
+    "verified_algorithm",
+    "second_algorithm",
+)
+
+
 def describe(entry: Entry) -> dict[str, Any]:
     """Returns the entry for people and JSON: bytes as hexadecimal, enumerations by name, empty
     fields left out.
@@ -279,6 +312,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         value = getattr(entry, field.name)
         if isinstance(value, SigningLeaf):
             plain.update({part.name: getattr(value, part.name) for part in fields(value)})
+        elif isinstance(value, SecondKey):
+            plain |= {f"second_{part.name}": getattr(value, part.name) for part in fields(value)}
         elif isinstance(value, SideFigures):
             plain[field.name] = {part.name: getattr(value, part.name) for part in fields(value)}
         elif isinstance(value, Proposed):
@@ -289,7 +324,9 @@ def describe(entry: Entry) -> dict[str, Any]:
             plain["glass"] = value.name.lower() if value else ""
         else:
             plain[field.name] = value
-    for name in ("before_algorithm", "after_algorithm", "verified_algorithm"):
+    if "second_custody" in plain:
+        plain["second_custody"] = CUSTODY_NAMES[plain["second_custody"]]
+    for name in _ALGORITHM_FIELDS:
         if name in plain:
             plain[name] = ALGORITHMS[plain[name]].name if plain[name] else ""
     if "algorithm" in plain:
@@ -380,6 +417,20 @@ def _signed(cursor: _Cursor, time_ms: int) -> Entry:
     )
 
 
+def _signed_twice(cursor: _Cursor, time_ms: int) -> Entry:
+    return SignedTwice(
+        time_ms,
+        cursor.group(),
+        cursor.fixed(INTENT_LEN),
+        cursor.fixed(HASH_LEN),
+        cursor.fixed(HASH_LEN),
+        SecondKey(
+            cursor.unsigned(4), cursor.unsigned(1), cursor.unsigned(1), cursor.fixed(HASH_LEN)
+        ),
+        cursor.fixed(HASH_LEN),
+    )
+
+
 def _refused(cursor: _Cursor, time_ms: int) -> Entry:
     return Refused(
         time_ms, cursor.group(), cursor.fixed(INTENT_LEN), cursor.variable(), cursor.reason()
@@ -462,6 +513,7 @@ def _identity_refused(cursor: _Cursor, time_ms: int) -> Entry:
 
 _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.SIGNED: _signed,
+    Kind.SIGNED_TWICE: _signed_twice,
     Kind.REFUSED: _refused,
     Kind.NEVER: _never,
     Kind.REFUSED_UNBOUND: _refused_unbound,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capsign_evidence.checkpoint import TreeHead, open_checkpoint
-from capsign_evidence.leaf_reader import Signed, decode
+from capsign_evidence.leaf_reader import Signed, SignedTwice, decode
 from capsign_evidence.merkle import HASH_LEN, MAX_SIZE, leaf_hash
 from capsign_evidence.note import VerifierKey, decode_base64
 from capsign_evidence.proofs import MAX_PROOF_HASHES, verify_inclusion
@@ -111,17 +111,21 @@ def verify_receipt(data: bytes, entry: bytes, key: VerifierKey) -> tuple[int, Tr
 
 def verify_signature_receipt(
     data: bytes, entry: bytes, signature: bytes, key: VerifierKey
-) -> Signed:
+) -> Signed | SignedTwice:
     """Returns the log's record of a signature: as `verify_receipt`, and the entry must be the
-    record of exactly these signature bytes.
+    record of exactly these signature bytes; of two signatures of one call, either.
 
     It does not verify the signature itself: that takes the public key and the message. Raises
     LeafError too.
     """
     verify_receipt(data, entry, key)
     record = decode(entry)
-    if not isinstance(record, Signed):
+    if not isinstance(record, Signed | SignedTwice):
         raise ReceiptError("the entry does not record a signature")
-    if not hmac.compare_digest(record.signature_hash, hashlib.sha256(signature).digest()):
+    recorded = [record.signature_hash]
+    if isinstance(record, SignedTwice):
+        recorded.append(record.second_signature_hash)
+    found = hashlib.sha256(signature).digest()
+    if not any(hmac.compare_digest(one, found) for one in recorded):
         raise ReceiptError("the entry records another signature")
     return record

@@ -16,6 +16,7 @@ from capsign_evidence.leaf import (
     LeafError,
     Proposed,
     ProposedAct,
+    SecondKey,
     SigningLeaf,
 )
 from capsign_evidence.leaf_reader import (
@@ -28,6 +29,7 @@ from capsign_evidence.leaf_reader import (
     Refused,
     RefusedUnbound,
     Signed,
+    SignedTwice,
     decode,
     describe,
 )
@@ -70,6 +72,13 @@ complete_groups = st.builds(
     custody=st.sampled_from(sorted(CUSTODY_NAMES)),
     context_digest=hashes,
     caller=st.just("") | names,
+)
+second_keys = st.builds(
+    SecondKey,
+    st.integers(1, 2**32 - 1),
+    st.sampled_from(sorted(ALGORITHMS)),
+    st.sampled_from(sorted(CUSTODY_NAMES)),
+    hashes,
 )
 open_groups = st.builds(
     SigningLeaf,
@@ -131,6 +140,7 @@ entries = st.one_of(
         versions,
     ),
     st.builds(Signed, times, complete_groups, ids, hashes, hashes),
+    st.builds(SignedTwice, times, complete_groups, ids, hashes, hashes, second_keys, hashes),
     st.builds(Refused, times, open_groups, ids, st.just(b"") | hashes, reasons),
     st.builds(Never, times, open_groups, ids),
     st.builds(RefusedUnbound, times, hashes, identities, st.just(b"") | ids, reasons),

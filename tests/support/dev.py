@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import psutil
 from capsign_adapter.store.open import open_store
-from capsign_evidence.leaf_reader import Entry, Signed, decode
+from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
@@ -58,7 +58,7 @@ class Dev:
         """For each intent in the log, the hashes of its signatures: one each, or I5 is broken."""
         found: dict[bytes, list[bytes]] = {}
         for entry in self.entries():
-            if isinstance(entry, Signed):
+            if isinstance(entry, Signed | SignedTwice):
                 found.setdefault(entry.intent_id, []).append(entry.signature_hash)
         return found
 

@@ -12,7 +12,7 @@ from capsign_adapter.rollout.making import maker
 from capsign_adapter.rollout.moves import Moves
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp, Membership
-from capsign_evidence.leaf_reader import Signed, decode
+from capsign_evidence.leaf_reader import Signed, SignedTwice, decode
 from capsign_wire.types.v1 import algorithms_pb2
 from support.adapter_rig import OPERATOR, AdapterRig
 from support.rollouts import ML_DSA, PLAN
@@ -77,7 +77,7 @@ class RolloutRig:
         (item,) = self.rig.sign(b"m", **group)
         assert item.signatures, item.failure
         entry = decode(self.rig.store.entries(item.leaf_index, 1)[0])
-        assert isinstance(entry, Signed)
+        assert isinstance(entry, Signed | SignedTwice)
         return entry.group.key_version
 
     def sign(self, count: int, **group) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from capsign_evidence.leaf import Kind
-from capsign_evidence.leaf_reader import Refused, Signed, decode
+from capsign_evidence.leaf_reader import Refused, Signed, SignedTwice, decode
 from capsign_evidence.rollout_leaf import SideFigures, VerificationsReported
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -32,7 +32,7 @@ BLAMED = frozenset(
 one workload could roll a rollout back.
 """
 
-_NAMES_KEY = frozenset({Kind.SIGNED, Kind.REFUSED, Kind.VERIFICATIONS_REPORTED})
+_NAMES_KEY = frozenset({Kind.SIGNED, Kind.SIGNED_TWICE, Kind.REFUSED, Kind.VERIFICATIONS_REPORTED})
 _NOT_DONE = frozenset({reasons.OUTCOME_UNKNOWN, reasons.OUTCOME_UNAVAILABLE})
 
 
@@ -105,8 +105,13 @@ class _Tally:
             self._verified(
                 entry.key_version, entry.verified_algorithm, entry.verified, entry.failed
             )
-        elif isinstance(entry, Signed) and self._is_ours(entry.group.tenant, entry.group.key):
+        elif isinstance(entry, Signed | SignedTwice) and self._is_ours(
+            entry.group.tenant, entry.group.key
+        ):
             self._add(self._side_of(entry.group.key_version, entry.group.algorithm), "signed")
+            if isinstance(entry, SignedTwice):
+                second = entry.second
+                self._add(self._side_of(second.key_version, second.algorithm), "signed")
         elif (
             isinstance(entry, Refused)
             and entry.reason in BLAMED

@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.key_states import SIGNS
+from capsign_wire.types.v1.algorithms_pb2 import UPSTREAM_MU
 
 from capsign_adapter.decide.rollout_cohort import is_in
 from capsign_adapter.decide.rollout_steps import BOTH_NEEDED, NOT_YET
@@ -65,6 +67,17 @@ def signing_with(
     if second is None or second == first or (allowed and other not in allowed):
         return (first,)
     return first, second
+
+
+def with_same_input(signing: Sequence[Chosen]) -> Sequence[Chosen]:
+    """Those that can sign what was sent for the first one: a call carries one input. A second
+    algorithm that hashes otherwise is left out, and every one that takes mu, which depends on the
+    public key (FIPS 204, algorithm 7).
+    """
+    first, *rest = (ALGORITHMS[algorithm].upstream for _, algorithm in signing)
+    if rest and (rest[0] != first or first == UPSTREAM_MU):
+        return signing[:1]
+    return signing
 
 
 def _holds(rollout: RolloutRow, versions: Sequence[KeyVersionRow]) -> bool:

@@ -8,7 +8,15 @@ import hashlib
 from typing import Protocol
 
 from capsign_evidence import leaf
-from capsign_evidence.leaf_reader import Admin, Never, Proposal, Refused, Signed, decode
+from capsign_evidence.leaf_reader import (
+    Admin,
+    Never,
+    Proposal,
+    Refused,
+    Signed,
+    SignedTwice,
+    decode,
+)
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.receipt import make_receipt
@@ -211,7 +219,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
 def _workload_of(entry: bytes) -> str:
     decoded = decode(entry)
-    if isinstance(decoded, Signed | Refused | Never):
+    if isinstance(decoded, Signed | SignedTwice | Refused | Never):
         return decoded.group.workload
     of_people = Admin | Proposal | RolloutStep | VerificationsReported
     return "" if isinstance(decoded, of_people) else decoded.workload

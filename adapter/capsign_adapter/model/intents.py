@@ -34,8 +34,6 @@ class Draft(NamedTuple):
     """The id is older than the retention by the clock of the replica that decided: only a row that
     is there may answer for it.
     """
-    further_leaves: tuple[bytes, ...] = ()
-    """The entries of its further signatures, which follow `leaf` in the log."""
 
 
 class Verdict(IntEnum):

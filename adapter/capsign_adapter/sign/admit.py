@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from capsign_evidence.leaf import SigningLeaf
+from capsign_evidence.leaf import SecondKey, SigningLeaf
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.context_rule import choose
@@ -24,7 +24,7 @@ from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import revoked_failure
-from capsign_adapter.decide.signing_versions import signing_with
+from capsign_adapter.decide.signing_versions import signing_with, with_same_input
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.model.key_versions import KeyVersionRow
@@ -113,19 +113,19 @@ class Admission:
             if withdrawn is not None:
                 raise revoked_failure(withdrawn)
             raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, row.number)
-        version, _ = signing[0]
-        custody_ok(admitted.min_custody, self._keyring.custody(version, row.number))
-        context = context_of(capability, admitted, version, row)
-        signer = self._signer(version, context, row, spend)
-        if asked.expected_kid and asked.expected_kid != signer.kid:
+        keys = [
+            self._key(group, snapshot.policy, version, ALGORITHMS[algorithm], spend)
+            for version, algorithm in with_same_input(signing)
+        ]
+        first, *rest = (key.signed_by for key in keys)
+        if asked.expected_kid and asked.expected_kid != first.kid:
             detail = "The key has another current version."
             raise FailureError(failures_pb2.REASON_KEY_SUPERSEDED, detail, field="expected_kid")
-        signed_by = self._signed_by(signer, snapshot.policy, version, context, row)
         leaf = replace(
             _leaf(capability, snapshot.policy, peer, asked),
-            key_version=version.version,
-            custody=signer.custody,
-            context_digest=signed_by.context_digest,
+            key_version=first.version,
+            custody=first.custody,
+            context_digest=first.context_digest,
         ).prepare()
         settled = (admitted.protocol, admitted.role, admitted.protocol_version, admitted.transcript)
         return Signable(
@@ -137,8 +137,26 @@ class Admission:
             until_ms=min(group.handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
-            keys=(SigningKey(signer, signed_by, made_under(signed_by), leaf),),
+            keys=tuple(keys),
+            second=_second(rest[0]) if rest else None,
         )
+
+    def _key(
+        self,
+        group: AdmittedGroup,
+        policy: Policy,
+        version: KeyVersionRow,
+        row: AlgorithmRow,
+        spend: Callable[[int], None],
+    ) -> SigningKey:
+        """Returns one of the keys that sign. Raises FailureError CUSTODY_TOO_WEAK and what the
+        keyring raises.
+        """
+        custody_ok(group.admitted.min_custody, self._keyring.custody(version, row.number))
+        context = context_of(group.capability, group.admitted, version, row)
+        signer = self._signer(version, context, row, spend)
+        signed_by = self._signed_by(signer, policy, version, context, row)
+        return SigningKey(signer, signed_by, made_under(signed_by))
 
     def _signer(
         self,
@@ -181,6 +199,14 @@ class Admission:
     ) -> GroupFingerprint:
         commitment = self._commitments.for_tenant(capability.tenant)
         return commitment.group(capability.grant, row.name, protocol, role, version, transcript)
+
+
+def _second(signed_by: signing_pb2.SignedBy) -> bytes:
+    """Returns the encoded fields of the second key in a leaf of two signatures."""
+    key = SecondKey(
+        signed_by.version, signed_by.algorithm, signed_by.custody, signed_by.context_digest
+    )
+    return key.encode()
 
 
 def _leaf(capability: Capability, policy: Policy, peer: Peer, group: pb.SignGroup) -> SigningLeaf:

@@ -179,11 +179,9 @@ class Batch:
             item.failure = failure
 
     def draft(
-        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, *leaves: bytes
+        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, leaf: bytes
     ) -> None:
-        """Queue the outcome of an item for the next commit, with a leaf for each of its signatures
-        or one for its refusal.
-        """
+        """Queue the outcome of an item for the next commit, with its leaf."""
         intent_id, fingerprint, capability = (
             item.asked.intent_id,
             item.fingerprint,
@@ -196,11 +194,10 @@ class Batch:
             capability.grant,
             event,
             result,
-            leaves[0],
+            leaf,
             partial(scope.leaf.refused, self.now_ms, intent_id, fingerprint),
             capability.serial,
             scope.max_uses,
             intent_id < self.oldest,
-            leaves[1:],
         )
         self.waiting.append(item)

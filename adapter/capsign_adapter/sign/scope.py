@@ -23,7 +23,6 @@ class SigningKey:
     signed_by: signing_pb2.SignedBy
     stored: bytes
     """`signed_by` as it is in stored results."""
-    leaf: PreparedLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +67,6 @@ class Signable(HandleScope):
     rate_per_second: int
     burst: int
     keys: tuple[SigningKey, ...]
-    """Each signs each item: the newest active version."""
+    """Each signs each item: one, or two while a rollout has calls answered twice."""
+    second: bytes | None = None
+    """Encoded fields of the second key in the leaf of each item; None if there is one key."""

@@ -46,12 +46,14 @@ class Signatures:
         self, batch: Batch, signable: Signable, item: Item, signatures: list[bytes]
     ) -> None:
         item.signatures = signatures
-        intent_id, leaves, stored = item.asked.intent_id, [], []
-        for key, signature in zip(signable.keys, signatures, strict=True):
-            digest = sha256(signature).digest()
-            leaves.append(key.leaf.signed(batch.now_ms, intent_id, item.fingerprint, digest))
-            stored.append((key.stored, signature))
-        batch.draft(item, signable, IntentEvent.SIGN, of_signatures(stored), *leaves)
+        hashes = [sha256(signature).digest() for signature in signatures]
+        facts = (batch.now_ms, item.asked.intent_id, item.fingerprint)
+        if signable.second is None:
+            leaf = signable.leaf.signed(*facts, hashes[0])
+        else:
+            leaf = signable.leaf.signed_twice(*facts, hashes, signable.second)
+        stored = zip((key.stored for key in signable.keys), signatures, strict=True)
+        batch.draft(item, signable, IntentEvent.SIGN, of_signatures(stored), leaf)
 
     def _good(
         self, batch: Batch, signable: Signable, items: Sequence[Item]

@@ -64,10 +64,10 @@ def watermark_after(watermark_ms: int, newest: bytes | None, now_ms: int, retent
 
 
 def is_plain(drafts: Sequence[Draft]) -> bool:
-    """Whether the unique key alone can decide: the batch repeats no intent, has none that is late
-    or is signed twice, and counts no uses.
+    """Whether the unique key alone can decide: the batch repeats no intent, has none that is late,
+    and counts no uses.
     """
-    if any(draft.max_uses or draft.late or draft.further_leaves for draft in drafts):
+    if any(draft.max_uses or draft.late for draft in drafts):
         return False
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
 
@@ -108,7 +108,7 @@ def plan(
             known[key] = _insert(made, draft, IntentEvent.REFUSE, result, index)
         else:
             index = first_index + len(made.leaves)
-            made.leaves += (draft.leaf, *draft.further_leaves)
+            made.leaves.append(draft.leaf)
             made.results.append(Committed(Verdict.NEW, index))
             known[key] = _insert(made, draft, draft.event, draft.result, index)
     return made

@@ -4,7 +4,9 @@ and what is left in the log.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from capsign_adapter.decide.policy import Rotation
@@ -15,11 +17,13 @@ from capsign_adapter.decide.rollout_start import left_behind
 from capsign_adapter.model.lifecycle import KeyEvent, RolloutPace, RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures
 from capsign_evidence.leaf import Act
-from capsign_evidence.leaf_reader import Admin, decode
+from capsign_evidence.leaf_reader import Admin, SignedTwice, decode
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support.adapter_rig import APP, OPERATOR, OTHER, peer
 from support.rollout_rig import ED25519, KEY, Clock, RolloutRig
 from support.rollouts import ACTIVE, DEACTIVATED, ES384, ML_DSA, PLAN, PRE
@@ -184,6 +188,37 @@ def test_a_version_that_never_signed_is_taken_before_another_is_made(rollouts):
     assert rollouts.start().after.version == 3
     epochs = [row.activation_epoch for row in rollouts.rig.store.key_versions()]
     assert len({epoch for epoch in epochs if epoch}) <= len(epochs)
+
+
+def test_a_call_is_answered_twice_and_one_leaf_names_both(rollouts):
+    rollouts.start()
+    rollouts.until(S.DUAL_SIGN)
+    rig, intents = rollouts.rig, [new_intent_id(), new_intent_id()]
+    told = rig.sign(b"m", b"n", intents=intents)
+    assert len({item.leaf_index for item in told}) == 2
+    for item, message in zip(told, (b"m", b"n"), strict=True):
+        entry = decode(rig.entries()[item.leaf_index])
+        assert isinstance(entry, SignedTwice)
+        assert {entry.group.key_version, entry.second.key_version} == {1, 2}
+        assert entry.group.context_digest != entry.second.context_digest
+        hashes = [hashlib.sha256(one.value).digest() for one in item.signatures]
+        assert hashes == [entry.signature_hash, entry.second_signature_hash]
+        suffix = signing_pb2.ContextSuffix(role="issuer")
+        known = rig.keys.of(peer(), rig.handle(), ED25519, suffix)
+        keys: dict[int, Any] = {key.version: load_der_public_key(key.spki) for key, _ in known}
+        versions = (entry.group.key_version, entry.second.key_version)
+        for version, one in zip(versions, item.signatures, strict=True):
+            keys[version].verify(one.value, message)
+    assert rig.sign(b"m", b"n", intents=intents) == told
+    assert rig.store.control().tree_size == len(rig.entries())
+
+
+def test_two_that_take_other_inputs_do_not_sign_one_call(rollouts):
+    """What was sent for one algorithm is not what the other signs."""
+    rollouts.start(ML_DSA)
+    rollouts.until(S.DUAL_SIGN)
+    (item,) = rollouts.rig.sign(b"m", algorithm=ED25519)
+    assert len(item.signatures) == 1
 
 
 def test_another_algorithm_for_calls_that_leave_it_open_and_back(rollouts):

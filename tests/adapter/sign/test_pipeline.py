@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import threading
 import time
@@ -465,45 +464,6 @@ def test_what_was_committed_names_its_key_though_the_store_fails_then(rig):
     (told,) = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None)).groups
     assert any(item.signatures for item in told.items)
     assert told.signed_by[0].kid
-
-
-def test_an_item_may_carry_two_signatures_each_under_its_own_key(rig):
-    """As a rollout has it that signs with two key versions: two leaves, and both come again."""
-    handle, signable = rig.handle(), rig.admission.signable
-    verified = rig.admission.verify(handle, peer(), rig.policy, now_ms())
-    other = pb.SignGroup(algorithm=algorithms.ALGORITHM_ED25519)
-    other.context.role = "audience"
-    admitted = rig.admission.admit(verified, rig.snapshots.current, other, now_ms())
-    second = signable(admitted, rig.snapshots.current, peer(), other).keys
-
-    def both(*arguments):
-        made = signable(*arguments)
-        return dataclasses.replace(made, keys=made.keys + second)
-
-    rig.admission.instead(signable=both)
-    request = pb.SignRequest(batch_id=1, handles=[handle])
-    group = request.groups.add(algorithm=algorithms.ALGORITHM_ED25519)
-    group.context.role = "issuer"
-    for _ in range(3):
-        group.items.add(intent_id=new_intent_id(), input=b"m")
-    (told,) = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None)).groups
-    assert len({by.kid for by in told.signed_by}) == 2
-    entries = rig.entries()
-    for item in told.items:
-        assert [signature.key for signature in item.signatures] == [0, 1]
-        for place, signature in enumerate(item.signatures):
-            entry = decode(entries[item.leaf_index + place])
-            assert entry.signature_hash == hashlib.sha256(signature.value).digest()
-            assert entry.group.context_digest == told.signed_by[signature.key].context_digest
-    assert len({item.leaf_index for item in told.items}) == 3
-    size = rig.store.control().tree_size
-    (again,) = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None)).groups
-    assert again == told
-    asked = pb.ResolveIntentRequest(handle=handle, intent_id=group.items[1].intent_id)
-    resolved = rig.resolutions.of(peer(), asked, rig.snapshots.current)
-    assert list(resolved.done.signed_by) == list(told.signed_by)
-    assert resolved.done.items[0] == told.items[1]
-    assert rig.store.control().tree_size == size
 
 
 def test_a_repeat_under_another_key_names_the_key_of_then(rig, monkeypatch):

@@ -330,7 +330,7 @@ class SignedItem(_message.Message):
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     leaf_index: _builtins.int
-    """Index in the evidence log of the leaf of its first signature, or of its refusal. The leaves of further signatures follow."""
+    """Index in the evidence log of its leaf, which names all its signatures, or is that of its refusal."""
     @_builtins.property
     def signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signature]:
         """One by each key version that signs now, that of the algorithm asked for first; none if the item failed. An intent that
