@@ -41,6 +41,11 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """host:port for grpc.health.v1 without TLS; keep it on the loopback or pod network. Port 0 is
     any free one, on the loopback only; the line `adapter.serving` of the log names it.
     """
+    public_address: str = ""
+    """host:port for whoever verifies, over HTTPS without client certificates: JWK Sets at
+    `/v1/jwks/TENANT/GRANT`, with the certificate of `[tls]`. Anybody may read there, and nothing
+    can be changed. Empty: no such listener.
+    """
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
     """Calls and streams served at once, each on a thread of its own; the next one is refused. Half
     of

@@ -25,8 +25,9 @@ from capsign_adapter.enrol.rehearsal import Rehearsal
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
+from capsign_adapter.front.public_tls import Pair
 from capsign_adapter.front.serving import ServingCertificate
-from capsign_adapter.front.tls import CertificateFiles
+from capsign_adapter.front.tls import CertificateFiles, read
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.tickers import Ticker
@@ -133,6 +134,17 @@ class Identities:
                 "capsign.certificate.remaining", lambda: self._remaining_s(now_ms())
             )
         return credentials
+
+    def pair(self) -> Pair:
+        """Returns the certificate that is served now, and its key, for the listener for verifiers.
+        Raises OSError.
+        """
+        if self._serving is not None:
+            return self._serving.pair
+        tls = self._config.tls
+        assert tls.certificate is not None, "config.load demands it"
+        assert tls.private_key is not None, "config.load demands it"
+        return Pair(read(tls.certificate), read(tls.private_key))
 
     def _remaining_s(self, now: int) -> float:
         """Returns the seconds until the certificate in the files expires."""

@@ -123,6 +123,11 @@ class Replica:
         return self.listeners.admin.port if self.listeners.admin is not None else 0
 
     @property
+    def public_port(self) -> int:
+        """Port of the listener for verifiers; 0: there is none."""
+        return self.listeners.public.port if self.listeners.public is not None else 0
+
+    @property
     def health_port(self) -> int:
         """Port of the listener for probes."""
         return self._health.port
@@ -140,6 +145,7 @@ class Replica:
             "port": self.port,
             "admin_port": self.admin_port,
             "enrolment_port": self.enrolment_port,
+            "public_port": self.public_port,
             "health_port": self.health_port,
         }
         logs.event("adapter.serving", log_key=self.verifier_key, **ports)

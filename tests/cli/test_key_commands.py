@@ -31,12 +31,12 @@ def _tables_again():
 def run(replica, tmp_path, capsys):
     """Run `capsign keys …` as somebody; exit code, what JSON it answered, and standard error."""
 
-    def command(*arguments, who: str = OPERATOR, table: bool = False):
+    def command(*arguments, who: str = OPERATOR, table: bool = False, json_option: bool = True):
         name = who.rpartition("spiffe://")[2].replace("/", "-")
         certificate, key = replica.authority.issue(who).write(tmp_path, name)
         options = ["--adapter", replica.address, "--server-name", "localhost"]
         options += ["--ca", tmp_path / "ca.pem", "--cert", certificate, "--key", key]
-        options += [] if table else ["-o", "json"]
+        options += [] if table or not json_option else ["-o", "json"]
         with pytest.raises(SystemExit) as ended:
             cli.main(["keys", *map(str, arguments), *map(str, options)])
         out = capsys.readouterr()
@@ -141,3 +141,22 @@ def test_people_read_a_table(run):
     assert code == 0
     assert "orders-jwt, others, slow, thrice" in text
     assert "adapter-memory" in text or "hsm-derived" in text
+
+
+def test_jwks_prints_what_verifiers_fetch(replica, run):
+    with replica.as_(OPERATOR) as channel:
+        operator = People(channel)
+        operator.make()
+        operator.move("publish", 2)
+    code, told, _ = run("jwks", "orders-jwt", "--role", "issuer", json_option=False)
+    assert code == 0
+    states = {key["capsign_version"]: key["capsign_state"] for key in told["keys"]}
+    assert states == {1: "active", 2: "pre-activation"}
+    assert {key["alg"] for key in told["keys"]} == {"EdDSA", "ES256", "ML-DSA-65"}
+    code, _, err = run("jwks", "orders-jwt", json_option=False)
+    assert (code, "Name the role" in err) == (failures.REFUSED, True)
+
+
+def test_jwks_says_where_verifiers_find_it(run):
+    code, path, _ = run("jwks", "thrice", "--path", table=True)
+    assert (code, path.strip()) == (0, "/v1/jwks/demo/thrice?protocol=jwt&role=issuer&version=1")

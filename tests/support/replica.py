@@ -31,6 +31,7 @@ class RunningReplica:
         streams: int = 16,
         authority: Authority | None = None,
         control: Control | None = None,
+        listen: Listen | None = None,
     ) -> None:
         self.directory = directory
         self.rig = rig
@@ -40,7 +41,7 @@ class RunningReplica:
         client_ca = directory / "ca.pem"
         client_ca.write_bytes(self.authority.certificate)
         config = Config(
-            listen=Listen(address="127.0.0.1:0", streams=streams),
+            listen=listen or Listen(address="127.0.0.1:0", streams=streams),
             tls=Tls(certificate=certificate, private_key=private_key, client_ca=client_ca),
             token=TokenConfig(module=Path("/none"), label="none", pin_file=Path("/none")),
             store=StoreConfig(url=rig.url),

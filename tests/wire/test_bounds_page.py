@@ -54,7 +54,12 @@ SERVED = {
 """What each process serves over gRPC."""
 
 LISTENERS = {
-    "Adapter": ("listen.address", "listen.enrolment_address", "listen.health_address"),
+    "Adapter": (
+        "listen.address",
+        "listen.enrolment_address",
+        "listen.health_address",
+        "listen.public_address",
+    ),
     "Agent": ("sockets[].path", "health.path", "health.probe_path"),
     "Injector": ("server.listen", "server.health"),
 }

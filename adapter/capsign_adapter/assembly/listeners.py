@@ -40,6 +40,8 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.peer_quota import PeerQuota
+from capsign_adapter.front.public_routes import Routes
+from capsign_adapter.front.public_server import PublicServer
 from capsign_adapter.front.revocation_servicer import RevocationServicer
 from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
@@ -104,6 +106,7 @@ class Listeners:
         self.enrolment = (
             self._enrolment_server(limits.enrolment) if listen.enrolment_address else None
         )
+        self.public = self._public_server() if listen.public_address else None
 
     def health(self, replica_health: ReplicaHealth, most: int) -> Health:
         """The listener for probes: it answers by what `replica_health` has seen."""
@@ -121,9 +124,13 @@ class Listeners:
             self.admin.start()
         if self.enrolment is not None:
             self.enrolment.start()
+        if self.public is not None:
+            self.public.start()
 
     def stop(self, drain_seconds: float) -> bool:
         """Take nothing new and wait for what is in flight; whether all of it ended in time."""
+        if self.public is not None:
+            self.public.stop()
         if self.enrolment is not None:
             self.enrolment.stop(1.0)
         ended = self.workloads.stop(grace=1.0).wait(timeout=drain_seconds)
@@ -197,6 +204,19 @@ class Listeners:
                 self._register_for_people,
                 self._metrics,
                 most,
+            ),
+        )
+
+    def _public_server(self) -> PublicServer:
+        address = self._config.listen.public_address
+        return _bind(
+            "listen.public_address",
+            address,
+            lambda _: PublicServer(
+                addresses.listener(address),
+                self._identities.pair,
+                Routes(self._state.key_sets),
+                Buckets(monotonic_ms),
             ),
         )
 

@@ -20,6 +20,7 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue
+from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
@@ -65,6 +66,7 @@ class State:
         self.snapshots = Snapshots(
             self.yielding_store, self._moved, self.scheduled_token.aside, known=known
         )
+        self.key_sets = KeySets(self.keyring, self.snapshots)
         self.changes = ChangeNotifier()
         self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes)
         self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)

@@ -168,6 +168,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "ChangeKeyVersion": lambda _: 2 * READ + RECORD,
     "WithdrawKeyVersion": lambda _: 2 * READ + RECORD,
     "DestroyKeyVersion": lambda _: 2 * READ + RECORD,
+    "GetKeySet": lambda _: 4 * DERIVE,
     "StartRollout": lambda _: 4 * READ + 4 * RECORD,
     "ListRollouts": lambda _: 8 * READ,
     "GetRollout": lambda _: 4 * READ,

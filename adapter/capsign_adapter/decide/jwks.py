@@ -12,6 +12,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlencode
 
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.context_rule import check_transcript, choose
@@ -64,6 +65,16 @@ class Place:
     protocol: str
     role: str
     protocol_version: str
+
+    @property
+    def path(self) -> str:
+        """Where the listener for verifiers has the set."""
+        named = {
+            "protocol": self.protocol,
+            "role": self.role,
+            "version": self.protocol_version,
+        }
+        return f"/v1/jwks/{self.grant.tenant}/{self.grant.name}?{urlencode(named)}"
 
     def context(self, row: KeyVersionRow, algorithm: int) -> Context:
         """The context of a version's subkey; there is no transcript in it."""

@@ -15,8 +15,10 @@ from capsign_wire.settings import SettingsError
 
 MIB = 1024 * 1024
 
-OWN_DESCRIPTORS = 128
-"""Descriptors for files, token, cluster and telemetry, and those that libraries keep open."""
+OWN_DESCRIPTORS = 192
+"""Descriptors for files, token, cluster, telemetry and verifiers, and those that libraries keep
+open.
+"""
 
 ENOUGH_DESCRIPTORS = 65_536
 """Descriptors to ask the system for: more than all listeners can use. Container runtimes often

@@ -15,11 +15,13 @@ from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_adapter.custody.acts import Done, KeyActs, Propose
 from capsign_adapter.decide import key_acts
 from capsign_adapter.decide.approvals import Standing
+from capsign_adapter.decide.jwks import place_of
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.key_messages import time_of, version_of
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.lifecycle import KeyEvent
+from capsign_adapter.sign.key_sets import KeySets
 
 MAX_GRANTS = 256
 """Grants of one answer."""
@@ -47,13 +49,19 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Never returns a private key."""
 
     def __init__(
-        self, standing: Callable[[], Standing], acts: KeyActs, keyring: Keyring, propose: Propose
+        self,
+        standing: Callable[[], Standing],
+        acts: KeyActs,
+        keyring: Keyring,
+        propose: Propose,
+        sets: KeySets,
     ) -> None:
         """`propose` makes the proposal of an act that takes two people."""
         self._standing = standing
         self._propose = propose
         self._acts = acts
         self._keyring = keyring
+        self._sets = sets
 
     @guarded
     def GetKey(self, peer: Peer, request: pb.GetKeyRequest) -> pb.GetKeyResponse:
@@ -137,6 +145,18 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             expires_at=time_of(row.expires_ms),
             waits_ms=row.waits_ms,
         )
+
+    @guarded
+    def GetKeySet(self, peer: Peer, request: pb.GetKeySetRequest) -> pb.GetKeySetResponse:
+        """As every replica serves it now."""
+        standing = self._standing()
+        standing.demand(peer.spiffe_id, key_acts.LOOKING)
+        grant = standing.policy.grant(request.grant)
+        place = place_of(
+            standing.policy, grant.tenant if grant else "", request.grant, request.context
+        )
+        found = self._sets.of(place.grant.tenant, request.grant, request.context)
+        return pb.GetKeySetResponse(key_set=found.body, path=place.path)
 
     def _move(self, peer: Peer, name: pb.KeyVersionName, event: KeyEvent) -> Done:
         return self._acts.move(peer.spiffe_id, name.tenant, name.key, name.version, event)

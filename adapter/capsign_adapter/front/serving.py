@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from capsign_adapter.enrol.authority import Authority
 from capsign_adapter.enrol.publisher import pem_of
+from capsign_adapter.front.public_tls import Pair
 from capsign_adapter.front.server_certificate import lasting
 from capsign_adapter.front.tls import dynamic_credentials, read_authorities, stamp
 
@@ -93,6 +94,12 @@ class ServingCertificate:
                 logs.warning("tls.client_ca_not_valid")
             self._further, self._stamp = found, seen
             self._generation += 1
+
+    @property
+    def pair(self) -> Pair:
+        """The certificate and its key, as they are served now."""
+        private_key, certificate = self._pair
+        return Pair(certificate, private_key)
 
     def remaining_s(self) -> float:
         """Seconds until the certificate ends; 0 if it has."""

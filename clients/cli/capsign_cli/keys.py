@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from capsign_cli import endpoints, key_acts, key_values, output
+from capsign_cli import endpoints, key_acts, key_sets, key_values, output
 
 
 @click.group()
@@ -23,6 +23,7 @@ for _command in (
     key_acts.deactivate,
     key_acts.compromise,
     key_acts.destroy,
+    key_sets.jwks,
 ):
     keys.add_command(_command)
 

@@ -42,9 +42,11 @@ CALLS = {
         name=NAME, withdrawal=pb.KEY_WITHDRAWAL_SUSPEND
     ),
     "DestroyKeyVersion": pb.DestroyKeyVersionRequest(name=NAME),
+    "GetKeySet": pb.GetKeySetRequest(grant="thrice"),
 }
 MAY = {
     "GetKey": {OPERATOR, RESPONDER, AUDITOR, APPROVER},
+    "GetKeySet": {OPERATOR, RESPONDER, AUDITOR, APPROVER},
     "WithdrawKeyVersion": {OPERATOR, RESPONDER},
 }
 """Who may call what; the rest is for operators."""

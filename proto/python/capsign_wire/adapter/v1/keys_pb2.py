@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from capsign_wire.adapter.v1 import admin_pb2 as capsign_dot_adapter_dot_v1_dot_admin__pb2
 from capsign_wire.types.v1 import algorithms_pb2 as capsign_dot_types_dot_v1_dot_algorithms__pb2
 from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bounds__pb2
+from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_signing__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x61psign/adapter/v1/keys.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x0eKeyVersionName\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x0f\n\x07version\x18\x03 \x01(\r\"e\n\x0fKeyVersionMoved\x12/\n\x07version\x18\x01 \x01(\x0b\x32\x1e.capsign.adapter.v1.KeyVersion\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nleaf_index\x18\x03 \x01(\x04\"D\n\rGetKeyRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\"\x80\x02\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.capsign.adapter.v1.Key\x12\x11\n\tin_policy\x18\x02 \x01(\x08\x12>\n\x11policy_algorithms\x18\x03 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1b\n\x06grants\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80\x02(\x01\x12\x11\n\tworkloads\x18\x05 \x01(\r\x12\x45\n\x0c\x64\x65structions\x18\x06 \x03(\x0b\x32&.capsign.adapter.v1.PendingDestructionB\x07\x8a\xb5\x18\x03 \x80\x02\"r\n\x12PendingDestruction\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x0bproposal_id\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x10\x43reateKeyRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\"G\n\x11\x43reateKeyResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"^\n\x17\x43reateKeyVersionRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x0e\n\x06newest\x18\x03 \x01(\r\"N\n\x18\x43reateKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"\x8a\x01\n\x17\x43hangeKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\x12\x35\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x1d.capsign.adapter.v1.KeyChangeB\x06\x8a\xb5\x18\x02@\x01\"N\n\x18\x43hangeKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"\x94\x01\n\x19WithdrawKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\x12=\n\nwithdrawal\x18\x02 \x01(\x0e\x32!.capsign.adapter.v1.KeyWithdrawalB\x06\x8a\xb5\x18\x02@\x01\"P\n\x1aWithdrawKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"T\n\x18\x44\x65stroyKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\"\x92\x01\n\x19\x44\x65stroyKeyVersionResponse\x12\x1b\n\x0bproposal_id\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08waits_ms\x18\x04 \x01(\x04*\x8a\x01\n\tKeyChange\x12\x1a\n\x16KEY_CHANGE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_CHANGE_PUBLISH\x10\x01\x12\x17\n\x13KEY_CHANGE_ACTIVATE\x10\x02\x12\x15\n\x11KEY_CHANGE_RESUME\x10\x03\x12\x19\n\x15KEY_CHANGE_DEACTIVATE\x10\x04*j\n\rKeyWithdrawal\x12\x1e\n\x1aKEY_WITHDRAWAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16KEY_WITHDRAWAL_SUSPEND\x10\x01\x12\x1d\n\x19KEY_WITHDRAWAL_COMPROMISE\x10\x02\x32\xfc\x04\n\nKeyService\x12O\n\x06GetKey\x12!.capsign.adapter.v1.GetKeyRequest\x1a\".capsign.adapter.v1.GetKeyResponse\x12X\n\tCreateKey\x12$.capsign.adapter.v1.CreateKeyRequest\x1a%.capsign.adapter.v1.CreateKeyResponse\x12m\n\x10\x43reateKeyVersion\x12+.capsign.adapter.v1.CreateKeyVersionRequest\x1a,.capsign.adapter.v1.CreateKeyVersionResponse\x12m\n\x10\x43hangeKeyVersion\x12+.capsign.adapter.v1.ChangeKeyVersionRequest\x1a,.capsign.adapter.v1.ChangeKeyVersionResponse\x12s\n\x12WithdrawKeyVersion\x12-.capsign.adapter.v1.WithdrawKeyVersionRequest\x1a..capsign.adapter.v1.WithdrawKeyVersionResponse\x12p\n\x11\x44\x65stroyKeyVersion\x12,.capsign.adapter.v1.DestroyKeyVersionRequest\x1a-.capsign.adapter.v1.DestroyKeyVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63\x61psign/adapter/v1/keys.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x0eKeyVersionName\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x0f\n\x07version\x18\x03 \x01(\r\"e\n\x0fKeyVersionMoved\x12/\n\x07version\x18\x01 \x01(\x0b\x32\x1e.capsign.adapter.v1.KeyVersion\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nleaf_index\x18\x03 \x01(\x04\"D\n\rGetKeyRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\"\x80\x02\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.capsign.adapter.v1.Key\x12\x11\n\tin_policy\x18\x02 \x01(\x08\x12>\n\x11policy_algorithms\x18\x03 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1b\n\x06grants\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80\x02(\x01\x12\x11\n\tworkloads\x18\x05 \x01(\r\x12\x45\n\x0c\x64\x65structions\x18\x06 \x03(\x0b\x32&.capsign.adapter.v1.PendingDestructionB\x07\x8a\xb5\x18\x03 \x80\x02\"r\n\x12PendingDestruction\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x1b\n\x0bproposal_id\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12.\n\nnot_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x10\x43reateKeyRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\"G\n\x11\x43reateKeyResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"^\n\x17\x43reateKeyVersionRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x17\n\x03key\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x0e\n\x06newest\x18\x03 \x01(\r\"N\n\x18\x43reateKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"\x8a\x01\n\x17\x43hangeKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\x12\x35\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x1d.capsign.adapter.v1.KeyChangeB\x06\x8a\xb5\x18\x02@\x01\"N\n\x18\x43hangeKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"\x94\x01\n\x19WithdrawKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\x12=\n\nwithdrawal\x18\x02 \x01(\x0e\x32!.capsign.adapter.v1.KeyWithdrawalB\x06\x8a\xb5\x18\x02@\x01\"P\n\x1aWithdrawKeyVersionResponse\x12\x32\n\x05moved\x18\x01 \x01(\x0b\x32#.capsign.adapter.v1.KeyVersionMoved\"T\n\x18\x44\x65stroyKeyVersionRequest\x12\x38\n\x04name\x18\x01 \x01(\x0b\x32\".capsign.adapter.v1.KeyVersionNameB\x06\x8a\xb5\x18\x02@\x01\"\x92\x01\n\x19\x44\x65stroyKeyVersionResponse\x12\x1b\n\x0bproposal_id\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08waits_ms\x18\x04 \x01(\x04\"_\n\x10GetKeySetRequest\x12\x19\n\x05grant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"H\n\x11GetKeySetResponse\x12\x1a\n\x07key_set\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x01\x12\x17\n\x04path\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\x80\x04(\x03*\x8a\x01\n\tKeyChange\x12\x1a\n\x16KEY_CHANGE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_CHANGE_PUBLISH\x10\x01\x12\x17\n\x13KEY_CHANGE_ACTIVATE\x10\x02\x12\x15\n\x11KEY_CHANGE_RESUME\x10\x03\x12\x19\n\x15KEY_CHANGE_DEACTIVATE\x10\x04*j\n\rKeyWithdrawal\x12\x1e\n\x1aKEY_WITHDRAWAL_UNSPECIFIED\x10\x00\x12\x1a\n\x16KEY_WITHDRAWAL_SUSPEND\x10\x01\x12\x1d\n\x19KEY_WITHDRAWAL_COMPROMISE\x10\x02\x32\xd6\x05\n\nKeyService\x12O\n\x06GetKey\x12!.capsign.adapter.v1.GetKeyRequest\x1a\".capsign.adapter.v1.GetKeyResponse\x12X\n\tCreateKey\x12$.capsign.adapter.v1.CreateKeyRequest\x1a%.capsign.adapter.v1.CreateKeyResponse\x12m\n\x10\x43reateKeyVersion\x12+.capsign.adapter.v1.CreateKeyVersionRequest\x1a,.capsign.adapter.v1.CreateKeyVersionResponse\x12m\n\x10\x43hangeKeyVersion\x12+.capsign.adapter.v1.ChangeKeyVersionRequest\x1a,.capsign.adapter.v1.ChangeKeyVersionResponse\x12s\n\x12WithdrawKeyVersion\x12-.capsign.adapter.v1.WithdrawKeyVersionRequest\x1a..capsign.adapter.v1.WithdrawKeyVersionResponse\x12p\n\x11\x44\x65stroyKeyVersion\x12,.capsign.adapter.v1.DestroyKeyVersionRequest\x1a-.capsign.adapter.v1.DestroyKeyVersionResponse\x12X\n\tGetKeySet\x12$.capsign.adapter.v1.GetKeySetRequest\x1a%.capsign.adapter.v1.GetKeySetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,40 +74,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTROYKEYVERSIONRESPONSE'].fields_by_name['proposal_id']._serialized_options = b'\212\265\030\002\020\020'
   _globals['_DESTROYKEYVERSIONRESPONSE'].fields_by_name['digest']._loaded_options = None
   _globals['_DESTROYKEYVERSIONRESPONSE'].fields_by_name['digest']._serialized_options = b'\212\265\030\002\020 '
-  _globals['_KEYCHANGE']._serialized_start=1832
-  _globals['_KEYCHANGE']._serialized_end=1970
-  _globals['_KEYWITHDRAWAL']._serialized_start=1972
-  _globals['_KEYWITHDRAWAL']._serialized_end=2078
-  _globals['_KEYVERSIONNAME']._serialized_start=184
-  _globals['_KEYVERSIONNAME']._serialized_end=270
-  _globals['_KEYVERSIONMOVED']._serialized_start=272
-  _globals['_KEYVERSIONMOVED']._serialized_end=373
-  _globals['_GETKEYREQUEST']._serialized_start=375
-  _globals['_GETKEYREQUEST']._serialized_end=443
-  _globals['_GETKEYRESPONSE']._serialized_start=446
-  _globals['_GETKEYRESPONSE']._serialized_end=702
-  _globals['_PENDINGDESTRUCTION']._serialized_start=704
-  _globals['_PENDINGDESTRUCTION']._serialized_end=818
-  _globals['_CREATEKEYREQUEST']._serialized_start=820
-  _globals['_CREATEKEYREQUEST']._serialized_end=891
-  _globals['_CREATEKEYRESPONSE']._serialized_start=893
-  _globals['_CREATEKEYRESPONSE']._serialized_end=964
-  _globals['_CREATEKEYVERSIONREQUEST']._serialized_start=966
-  _globals['_CREATEKEYVERSIONREQUEST']._serialized_end=1060
-  _globals['_CREATEKEYVERSIONRESPONSE']._serialized_start=1062
-  _globals['_CREATEKEYVERSIONRESPONSE']._serialized_end=1140
-  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_start=1143
-  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_end=1281
-  _globals['_CHANGEKEYVERSIONRESPONSE']._serialized_start=1283
-  _globals['_CHANGEKEYVERSIONRESPONSE']._serialized_end=1361
-  _globals['_WITHDRAWKEYVERSIONREQUEST']._serialized_start=1364
-  _globals['_WITHDRAWKEYVERSIONREQUEST']._serialized_end=1512
-  _globals['_WITHDRAWKEYVERSIONRESPONSE']._serialized_start=1514
-  _globals['_WITHDRAWKEYVERSIONRESPONSE']._serialized_end=1594
-  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_start=1596
-  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_end=1680
-  _globals['_DESTROYKEYVERSIONRESPONSE']._serialized_start=1683
-  _globals['_DESTROYKEYVERSIONRESPONSE']._serialized_end=1829
-  _globals['_KEYSERVICE']._serialized_start=2081
-  _globals['_KEYSERVICE']._serialized_end=2717
+  _globals['_GETKEYSETREQUEST'].fields_by_name['grant']._loaded_options = None
+  _globals['_GETKEYSETREQUEST'].fields_by_name['grant']._serialized_options = b'\212\265\030\006\010\001\020@(\001'
+  _globals['_GETKEYSETRESPONSE'].fields_by_name['key_set']._loaded_options = None
+  _globals['_GETKEYSETRESPONSE'].fields_by_name['key_set']._serialized_options = b'\212\265\030\005\020\200\200\200\001'
+  _globals['_GETKEYSETRESPONSE'].fields_by_name['path']._loaded_options = None
+  _globals['_GETKEYSETRESPONSE'].fields_by_name['path']._serialized_options = b'\212\265\030\005\020\200\004(\003'
+  _globals['_KEYCHANGE']._serialized_start=2035
+  _globals['_KEYCHANGE']._serialized_end=2173
+  _globals['_KEYWITHDRAWAL']._serialized_start=2175
+  _globals['_KEYWITHDRAWAL']._serialized_end=2281
+  _globals['_KEYVERSIONNAME']._serialized_start=216
+  _globals['_KEYVERSIONNAME']._serialized_end=302
+  _globals['_KEYVERSIONMOVED']._serialized_start=304
+  _globals['_KEYVERSIONMOVED']._serialized_end=405
+  _globals['_GETKEYREQUEST']._serialized_start=407
+  _globals['_GETKEYREQUEST']._serialized_end=475
+  _globals['_GETKEYRESPONSE']._serialized_start=478
+  _globals['_GETKEYRESPONSE']._serialized_end=734
+  _globals['_PENDINGDESTRUCTION']._serialized_start=736
+  _globals['_PENDINGDESTRUCTION']._serialized_end=850
+  _globals['_CREATEKEYREQUEST']._serialized_start=852
+  _globals['_CREATEKEYREQUEST']._serialized_end=923
+  _globals['_CREATEKEYRESPONSE']._serialized_start=925
+  _globals['_CREATEKEYRESPONSE']._serialized_end=996
+  _globals['_CREATEKEYVERSIONREQUEST']._serialized_start=998
+  _globals['_CREATEKEYVERSIONREQUEST']._serialized_end=1092
+  _globals['_CREATEKEYVERSIONRESPONSE']._serialized_start=1094
+  _globals['_CREATEKEYVERSIONRESPONSE']._serialized_end=1172
+  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_start=1175
+  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_end=1313
+  _globals['_CHANGEKEYVERSIONRESPONSE']._serialized_start=1315
+  _globals['_CHANGEKEYVERSIONRESPONSE']._serialized_end=1393
+  _globals['_WITHDRAWKEYVERSIONREQUEST']._serialized_start=1396
+  _globals['_WITHDRAWKEYVERSIONREQUEST']._serialized_end=1544
+  _globals['_WITHDRAWKEYVERSIONRESPONSE']._serialized_start=1546
+  _globals['_WITHDRAWKEYVERSIONRESPONSE']._serialized_end=1626
+  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_start=1628
+  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_end=1712
+  _globals['_DESTROYKEYVERSIONRESPONSE']._serialized_start=1715
+  _globals['_DESTROYKEYVERSIONRESPONSE']._serialized_end=1861
+  _globals['_GETKEYSETREQUEST']._serialized_start=1863
+  _globals['_GETKEYSETREQUEST']._serialized_end=1958
+  _globals['_GETKEYSETRESPONSE']._serialized_start=1960
+  _globals['_GETKEYSETRESPONSE']._serialized_end=2032
+  _globals['_KEYSERVICE']._serialized_start=2284
+  _globals['_KEYSERVICE']._serialized_end=3010
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Operators and responders to adapter: keys, their versions, and what may happen t
 
 from capsign_wire.adapter.v1 import admin_pb2 as _admin_pb2
 from capsign_wire.types.v1 import algorithms_pb2 as _algorithms_pb2
+from capsign_wire.types.v1 import signing_pb2 as _signing_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -517,3 +518,57 @@ class DestroyKeyVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DestroyKeyVersionResponse: _TypeAlias = DestroyKeyVersionResponse  # noqa: Y015
+
+@_typing.final
+class GetKeySetRequest(_message.Message):
+    """Asks for a key set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """Name of the grant."""
+    @_builtins.property
+    def context(self) -> _signing_pb2.ContextSuffix:
+        """The context; what the grant pins may be left empty, and a transcript has no set."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        context: _signing_pb2.ContextSuffix | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeySetRequest: _TypeAlias = GetKeySetRequest  # noqa: Y015
+
+@_typing.final
+class GetKeySetResponse(_message.Message):
+    """A key set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_SET_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    key_set: _builtins.bytes
+    """JSON, docs/formats.md."""
+    path: _builtins.str
+    """Its path at the listener for verifiers."""
+    def __init__(
+        self,
+        *,
+        key_set: _builtins.bytes = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_set", b"key_set", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeySetResponse: _TypeAlias = GetKeySetResponse  # noqa: Y015

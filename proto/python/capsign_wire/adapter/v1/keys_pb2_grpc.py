@@ -67,6 +67,11 @@ class KeyServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionResponse.FromString,
                 _registered_method=True)
+        self.GetKeySet = channel.unary_unary(
+                '/capsign.adapter.v1.KeyService/GetKeySet',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer(object):
@@ -122,6 +127,14 @@ class KeyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKeySet(self, request, context):
+        """The public keys of a grant's context as a JWK Set, as the listener for verifiers serves them.
+        Roles: operator, responder, auditor, approver.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -154,6 +167,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.DestroyKeyVersion,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionResponse.SerializeToString,
+            ),
+            'GetKeySet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeySet,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -321,6 +339,33 @@ class KeyService(object):
             '/capsign.adapter.v1.KeyService/DestroyKeyVersion',
             capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_keys__pb2.DestroyKeyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeySet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.KeyService/GetKeySet',
+            capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_keys__pb2.GetKeySetResponse.FromString,
             options,
             channel_credentials,
             insecure,

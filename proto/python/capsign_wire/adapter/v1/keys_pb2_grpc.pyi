@@ -58,6 +58,10 @@ class KeyServiceStub:
     """Proposes to destroy a version for good. An approver, who is somebody else, has to agree, and
     then a waiting period runs in which it can be called off. Roles: operator.
     """
+    GetKeySet: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeySetRequest, _keys_pb2.GetKeySetResponse]
+    """The public keys of a grant's context as a JWK Set, as the listener for verifiers serves them.
+    Roles: operator, responder, auditor, approver.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -88,6 +92,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
     DestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.DestroyKeyVersionRequest, _keys_pb2.DestroyKeyVersionResponse]  # type: ignore[assignment]
     """Proposes to destroy a version for good. An approver, who is somebody else, has to agree, and
     then a waiting period runs in which it can be called off. Roles: operator.
+    """
+    GetKeySet: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeySetRequest, _keys_pb2.GetKeySetResponse]  # type: ignore[assignment]
+    """The public keys of a grant's context as a JWK Set, as the listener for verifiers serves them.
+    Roles: operator, responder, auditor, approver.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -152,6 +160,16 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.DestroyKeyVersionResponse, _abc.Awaitable[_keys_pb2.DestroyKeyVersionResponse]]:
         """Proposes to destroy a version for good. An approver, who is somebody else, has to agree, and
         then a waiting period runs in which it can be called off. Roles: operator.
+        """
+
+    @_abc_1.abstractmethod
+    def GetKeySet(
+        self,
+        request: _keys_pb2.GetKeySetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.GetKeySetResponse, _abc.Awaitable[_keys_pb2.GetKeySetResponse]]:
+        """The public keys of a grant's context as a JWK Set, as the listener for verifiers serves them.
+        Roles: operator, responder, auditor, approver.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -507,7 +507,9 @@ class GetPublicKeysResponse(_message.Message):
     """Ask again after this long, seconds."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_signing_pb2.PublicKey]:
-        """One for each version, newest first."""
+        """One for each version that verifiers should know, also one that is published and does not sign
+        yet. First the one that signs for this workload.
+        """
 
     def __init__(
         self,

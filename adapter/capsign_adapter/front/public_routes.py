@@ -1,0 +1,98 @@
+"""What the listener for verifiers answers. Paths are tables here, HTTP itself is elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2, signing_pb2
+
+from capsign_adapter.decide.jwks import REFRESH_HINT_S, KeySet
+from capsign_adapter.sign.key_sets import KeySets
+
+MAX_NAME = 64
+"""Longest part of a path and longest value of a parameter, characters."""
+
+_PARAMETERS = frozenset({"protocol", "role", "version"})
+_STATUS: Mapping[int, int] = {
+    failures_pb2.REASON_NOT_FOUND: 404,
+    failures_pb2.REASON_CONTEXT_NOT_ALLOWED: 400,
+    failures_pb2.REASON_INPUT_MALFORMED: 400,
+    failures_pb2.REASON_RATE_LIMITED: 429,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request, as far as an answer depends on it."""
+
+    path: str
+    parameters: Mapping[str, str]
+    if_none_match: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, body and headers. A HEAD has the same without the body."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Routes:
+    """`/v1/jwks/TENANT/GRANT?protocol=…&role=…&version=…`. What the grant pins may be left out."""
+
+    def __init__(self, sets: KeySets) -> None:
+        self._sets = sets
+
+    def known(self, question: Question) -> Answer | None:
+        """The answer, if it is in memory. Raises FailureError for what never has one."""
+        found = self._sets.known(*_place(question))
+        return _answer(found, question) if found is not None else None
+
+    def made(self, question: Question) -> Answer:
+        """The answer, for which the token may have to derive keys. Raises FailureError."""
+        return _answer(self._sets.of(*_place(question)), question)
+
+
+def problem(error: FailureError) -> Answer:
+    """A refusal as RFC 9457 has it. What is not the caller's doing is 503: ask again."""
+    status = _STATUS.get(error.reason, 503)
+    said = {"title": error.row.name, "status": status, "detail": error.detail}
+    headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
+    if status in {429, 503}:
+        headers["Retry-After"] = str(max(1, -(-error.retry_after_ms // 1000)))
+    return Answer(status, json.dumps(said).encode(), headers)
+
+
+def _place(question: Question) -> tuple[str, str, signing_pb2.ContextSuffix]:
+    parts, given = question.path.split("/"), question.parameters
+    if len(parts) != 5 or parts[:3] != ["", "v1", "jwks"]:
+        detail = "There is nothing at this path. Key sets are at /v1/jwks/TENANT/GRANT."
+        raise FailureError(failures_pb2.REASON_NOT_FOUND, detail)
+    if given.keys() - _PARAMETERS or any(
+        len(each) > MAX_NAME for each in (*parts, *given.values())
+    ):
+        detail = f"Parameters are protocol, role and version; none is above {MAX_NAME} characters."
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail)
+    suffix = signing_pb2.ContextSuffix(
+        protocol=given.get("protocol", ""),
+        role=given.get("role", ""),
+        protocol_version=given.get("version", ""),
+    )
+    return parts[3], parts[4], suffix
+
+
+def _answer(found: KeySet, question: Question) -> Answer:
+    headers = {
+        "Content-Type": "application/jwk-set+json",
+        "Cache-Control": f"public, max-age={REFRESH_HINT_S}",
+        "ETag": found.etag,
+    }
+    tags = {tag.strip().removeprefix("W/") for tag in question.if_none_match.split(",")}
+    if tags & {found.etag, "*"}:
+        return Answer(304, b"", headers)
+    return Answer(200, found.body, headers)

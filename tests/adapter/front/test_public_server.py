@@ -1,0 +1,197 @@
+"""The listener for verifiers, over real TLS: what stock clients make of it, and its bounds."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from functools import partial
+
+import jwt
+import pytest
+from capsign_adapter.config import Listen
+from capsign_adapter.front.public_server import AT_ONCE, OF_ONE_ADDRESS
+from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing_pb2_grpc
+from capsign_wire.adapter.v1 import signing_pb2 as wire
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
+from support.adapter_rig import APP, OPERATOR, AdapterRig
+from support.key_calls import People
+from support.replica import RunningReplica
+from support.signed import only
+
+PLACE = "/v1/jwks/demo/orders-jwt?role=issuer"
+
+
+@dataclass
+class Said:
+    """What the listener answered."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+
+class Verifier:
+    """An HTTP client that believes the deployment's CA."""
+
+    def __init__(self, replica: RunningReplica) -> None:
+        self.port = replica.replica.public_port
+        self.url = f"https://localhost:{self.port}"
+        self.tls = ssl.create_default_context(cadata=replica.authority.certificate.decode())
+
+        self.open = partial(urllib.request.urlopen, context=self.tls, timeout=10)
+
+    def ask(self, path: str = PLACE, method: str = "GET", **headers: str) -> Said:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(  # noqa: S310 - https
+            self.url + path, method=method, headers=named
+        )
+        try:
+            with self.open(request) as answer:
+                return Said(answer.status, answer.headers, answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Said(error.code, error.headers, error.read())
+
+    def states(self) -> dict[int, str]:
+        keys = json.loads(self.ask().body)["keys"]
+        return {key["capsign_version"]: key["capsign_state"] for key in keys}
+
+
+@pytest.fixture
+def replica(tmp_path):
+    listen = Listen(address="127.0.0.1:0", public_address="127.0.0.1:0", streams=16)
+    running = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), listen=listen)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def verifier(replica):
+    return Verifier(replica)
+
+
+def signed(replica: RunningReplica, message: bytes) -> bytes:
+    """A signature of the application's, as its agent asks for it."""
+    with replica.as_(APP) as channel:
+        stub = capability_pb2_grpc.CapabilityServiceStub(channel)
+        issued = stub.IssueHandles(capability_pb2.IssueHandlesRequest(), timeout=10).handles
+        token = next(each.token for each in issued if each.grant == "orders-jwt")
+        group = wire.SignGroup(
+            algorithm=algorithms_pb2.ALGORITHM_ED25519,
+            context=signing_pb2.ContextSuffix(role="issuer"),
+            items=[wire.SignItem(intent_id=new_intent_id(), input=message)],
+        )
+        request = wire.SignRequest(batch_id=1, handles=[token], groups=[group])
+        (answer,) = signing_pb2_grpc.SigningServiceStub(channel).Sign(iter([request]), timeout=10)
+        return only(answer.groups[0].items[0])
+
+
+def token_of(replica: RunningReplica, kid: str) -> str:
+    """A JWT (RFC 7519) that the application signs."""
+    parts = ({"alg": "EdDSA", "kid": kid}, {"sub": "order-7"})
+    head = b".".join(jwt.utils.base64url_encode(json.dumps(part).encode()) for part in parts)
+    return (head + b"." + jwt.utils.base64url_encode(signed(replica, head))).decode()
+
+
+def test_a_stock_pyjwt_client_verifies(replica, verifier):
+    """Also under a version that it knew of before the first signature under it."""
+    client = jwt.PyJWKClient(verifier.url + PLACE, ssl_context=verifier.tls)
+    with replica.as_(OPERATOR) as channel:
+        operator = People(channel)
+        operator.make()
+        assert verifier.states() == {1: "active"}
+        operator.move("publish", 2)
+        assert verifier.states() == {1: "active", 2: "pre-activation"}
+        known = {key.key_id for key in client.get_signing_keys()}
+        operator.move("activate", 2)
+    keys = json.loads(verifier.ask().body)["keys"]
+    kid = next(key["kid"] for key in keys if (key["alg"], key["capsign_version"]) == ("EdDSA", 2))
+    assert kid in known
+    token = token_of(replica, kid)
+    key = client.get_signing_key_from_jwt(token)
+    assert jwt.decode(token, key, algorithms=["EdDSA"]) == {"sub": "order-7"}
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(token[:-8] + "AAAAAAAA", key, algorithms=["EdDSA"])
+
+
+def test_a_set_may_be_kept_for_a_minute_and_is_not_sent_twice(replica, verifier):
+    first = verifier.ask()
+    assert (first.status, first.headers["Content-Type"]) == (200, "application/jwk-set+json")
+    assert first.headers["Cache-Control"] == "public, max-age=60"
+    again = verifier.ask(If_None_Match=f'"other", {first.headers["ETag"]}')
+    assert (again.status, again.body, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    head = verifier.ask(method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["Content-Length"]) == len(first.body)
+    with replica.as_(OPERATOR) as channel:
+        People(channel).move("suspend", 1)
+    after = verifier.ask(If_None_Match=first.headers["ETag"])
+    before, now = json.loads(first.body), json.loads(after.body)
+    assert (after.status, now["keys"]) == (200, [])
+    assert now["capsign_sequence"] > before["capsign_sequence"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "title"),
+    [
+        ("/v1/jwks/demo/nobodys", 404, "NOT_FOUND"),
+        ("/v1/jwks/other/orders-jwt?role=issuer", 404, "NOT_FOUND"),
+        ("/", 404, "NOT_FOUND"),
+        ("/v1/jwks/demo/orders-jwt", 400, "CONTEXT_NOT_ALLOWED"),
+        (PLACE + "&transcript=00", 400, "INPUT_MALFORMED"),
+        ("/v1/jwks/demo/orders-jwt?role=" + "x" * 65, 400, "INPUT_MALFORMED"),
+    ],
+)
+def test_what_is_not_asked_well_is_refused_in_words(verifier, path, status, title):
+    said = verifier.ask(path)
+    assert said.headers["Content-Type"] == "application/problem+json"
+    problem = json.loads(said.body)
+    assert (said.status, problem["status"], problem["title"]) == (status, status, title)
+    assert problem["detail"].endswith(".")
+
+
+def test_nothing_can_be_changed(verifier):
+    assert verifier.ask(method="POST").status == 405
+    assert verifier.ask(method="DELETE").headers["Allow"] == "GET, HEAD"
+
+
+def test_one_address_has_so_many_connections_and_no_more(verifier):
+    """Those that say nothing hold their places; the next one is closed without a word."""
+    held = [socket.create_connection(("127.0.0.1", verifier.port)) for _ in range(OF_ONE_ADDRESS)]
+    try:
+        with socket.create_connection(("127.0.0.1", verifier.port), timeout=10) as further:
+            assert further.recv(1) == b""
+    finally:
+        for each in held:
+            each.close()
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(verifier):
+    said = [verifier.ask("/v1/jwks/demo/nobodys") for _ in range(5)]
+    assert {each.status for each in said} == {404}
+    with (
+        socket.create_connection(("127.0.0.1", verifier.port), timeout=20) as plain,
+        verifier.tls.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * (2 * AT_ONCE))
+        read = b""
+        while b" 429 " not in read:
+            read += tls.recv(65_536)
+
+
+def test_tls_below_1_3_is_refused(verifier):
+    verifier.tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(urllib.error.URLError):
+        verifier.ask()
+
+
+def test_it_is_off_unless_it_is_asked_for(tmp_path):
+    running = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
+    assert running.replica.public_port == 0
+    running.stop()
