@@ -101,7 +101,11 @@ class PublicServer:
         watch = asyncio.create_task(self._watch())
         try:
             while True:
-                await self._accept(server)
+                try:
+                    await self._accept(server)
+                except Exception as error:  # the edge: one caller must not end the listener
+                    logs.error("public.failed", error)
+                    await asyncio.sleep(0.1)
         finally:
             tasks = [watch, *self._live]
             for task in tasks:

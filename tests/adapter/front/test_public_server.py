@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
@@ -14,12 +16,23 @@ from functools import partial
 import jwt
 import pytest
 from capsign_adapter.config import Listen
-from capsign_adapter.front.public_server import AT_ONCE, OF_ONE_ADDRESS
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.front.public_routes import Answer, Question, Routes
+from capsign_adapter.front.public_server import (
+    AT_ONCE,
+    HANDSHAKES_AT_ONCE,
+    MADE_AT_ONCE,
+    OF_ONE_ADDRESS,
+    PublicServer,
+)
+from capsign_adapter.front.public_tls import Pair
+from capsign_wire import addresses
 from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing_pb2_grpc
 from capsign_wire.adapter.v1 import signing_pb2 as wire
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from support.adapter_rig import APP, OPERATOR, AdapterRig
+from support.ca import Authority
 from support.key_calls import People
 from support.replica import RunningReplica
 from support.signed import only
@@ -39,10 +52,10 @@ class Said:
 class Verifier:
     """An HTTP client that believes the deployment's CA."""
 
-    def __init__(self, replica: RunningReplica) -> None:
-        self.port = replica.replica.public_port
+    def __init__(self, port: int, authority: bytes) -> None:
+        self.port = port
         self.url = f"https://localhost:{self.port}"
-        self.tls = ssl.create_default_context(cadata=replica.authority.certificate.decode())
+        self.tls = ssl.create_default_context(cadata=authority.decode())
 
         self.open = partial(urllib.request.urlopen, context=self.tls, timeout=10)
 
@@ -73,7 +86,7 @@ def replica(tmp_path):
 
 @pytest.fixture
 def verifier(replica):
-    return Verifier(replica)
+    return Verifier(replica.replica.public_port, replica.authority.certificate)
 
 
 def signed(replica: RunningReplica, message: bytes) -> bytes:
@@ -183,6 +196,68 @@ def test_who_asks_too_often_is_told_when_to_come_again(verifier):
         read = b""
         while b" 429 " not in read:
             read += tls.recv(65_536)
+
+
+class Asked(Routes):
+    """Has nothing in memory, and makes what is asked for."""
+
+    def __init__(self) -> None:
+        self.made_for: list[str] = []
+
+    def known(self, question: Question) -> Answer | None:
+        return None
+
+    def made(self, question: Question) -> Answer:
+        self.made_for.append(question.path)
+        return Answer(200, b"{}")
+
+
+class Stopped(Buckets):
+    """Rates by a clock that stands still, and word of the first refusal."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.refused = threading.Event()
+        super().__init__(lambda: self.now_ms)
+
+    def take(self, *arguments, **named):
+        taken = super().take(*arguments, **named)
+        if not taken.granted:
+            self.refused.set()
+        return taken
+
+
+@pytest.fixture
+def stopped():
+    """A listener by itself, where time does not pass: its rates, its routes, and a client."""
+    authority, rates, routes = Authority(), Stopped(), Asked()
+    server = authority.issue("spiffe://capsign.test/adapter", dns=("localhost",))
+    pair = Pair(server.certificate, server.private_key)
+    listener = PublicServer(addresses.listener("127.0.0.1:0"), lambda: pair, routes, rates)
+    listener.start()
+    yield rates, routes, Verifier(listener.port, authority.certificate)
+    listener.stop()
+
+
+def test_sets_that_are_not_in_memory_are_made_at_a_bounded_rate(stopped):
+    _, routes, verifier = stopped
+    said = [verifier.ask(f"/{number}").status for number in range(MADE_AT_ONCE + 3)]
+    assert said == [200] * MADE_AT_ONCE + [429] * 3
+    assert len(routes.made_for) == MADE_AT_ONCE
+
+
+def test_handshakes_above_the_rate_wait_in_the_kernel(stopped):
+    rates, _, verifier = stopped
+    for _ in range(HANDSHAKES_AT_ONCE):
+        with socket.create_connection(("127.0.0.1", verifier.port), timeout=20) as one:
+            one.shutdown(socket.SHUT_WR)
+            assert one.recv(1) == b""
+    with ThreadPoolExecutor(1) as thread:
+        waits = thread.submit(verifier.ask)
+        assert rates.refused.wait(30)
+        assert not waits.done()
+        rates.now_ms += 1000
+        assert waits.result().status == 200
 
 
 def test_tls_below_1_3_is_refused(verifier):
