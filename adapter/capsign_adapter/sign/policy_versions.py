@@ -109,7 +109,7 @@ class PolicyVersions:
             detail = f"Version {snapshot.policy_version} is in force by now, not {base}."
             raise FailureError(failures_pb2.REASON_POLICY_STALE, detail, field="base")
         review = reviewed(snapshot, document)
-        known = self._known(review)
+        known = self._known(review, snapshot.epoch)
         if known is not None:
             return known
         row = self._store.propose_policy(
@@ -153,12 +153,14 @@ class PolicyVersions:
                 by = proposal.decided_by if proposal is not None else ""
                 self._end(row, event, by or row.proposer)
 
-    def _known(self, review: Review) -> Outcome | None:
+    def _known(self, review: Review, epoch: int) -> Outcome | None:
         """The same document, in force or waiting."""
         for row in self._store.policy_versions():
             if row.digest != review.policy.digest:
                 continue
             if row.version == review.base:
+                # again after COMMIT_UNKNOWN: it may not be in force on every replica
+                self._catch_up.enforce(epoch)
                 return Outcome(row, review)
             if row.state == POLICY.initial and row.base == review.base:
                 for proposal in self._store.proposals(waiting=True):

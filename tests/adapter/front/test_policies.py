@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import grpc
 import pytest
 from capsign_adapter.keys import labels
 from capsign_adapter.sign.policy_file import PolicyFile
+from capsign_adapter.sign.policy_versions import PolicyVersions
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import approvals_pb2, approvals_pb2_grpc, policy_pb2_grpc
@@ -355,3 +358,28 @@ def test_a_tenant_that_is_new_gets_its_secret_and_one_that_is_gone_keeps_it(repl
     assert propose(replica, PEOPLE).epoch
     replica.replica.listeners.policies.look()
     assert labels.pepper("shop") in replica.rig.token.labels()
+
+
+class Failing:
+    """The store fails once, while the replicas are waited for."""
+
+    def __init__(self) -> None:
+        self.waited: list[int] = []
+
+    def enforce(self, epoch: int) -> None:
+        self.waited.append(epoch)
+        if len(self.waited) == 1:
+            raise FailureError(reasons.REASON_COMMIT_UNKNOWN, "The store fails.")
+
+
+def test_the_same_document_again_is_in_force_everywhere_when_it_answers(replica):
+    """The first time the store failed once the version was in force: COMMIT_UNKNOWN. Done again it
+    waits for the replicas as the first time would have.
+    """
+    state, catch_up = replica.replica.state, Failing()
+    approvals = replica.replica.listeners.approvals
+    versions = PolicyVersions(state.store, state.snapshots, cast(Any, catch_up), approvals)
+    with pytest.raises(FailureError):
+        versions.propose(OPERATOR, STRONGER.encode())
+    assert versions.propose(OPERATOR, STRONGER.encode()).row.version == 2
+    assert catch_up.waited == [state.store.control().revocation_epoch] * 2
