@@ -125,7 +125,7 @@ def rotate(name: str, yes: bool, keep_old: bool, **options: Any) -> None:
                 REFUSED,
                 "NOTHING_TO_ROTATE",
                 f"{name} has no version yet.",
-                f"Create it: capsign keys create {name}",
+                f"Create it: `capsign keys create {name}`.",
             )
         text = (
             f"{_workloads(key)} sign with a new version of {name} at once. Verifiers that keep "
