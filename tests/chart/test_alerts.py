@@ -151,6 +151,12 @@ SCENES = [
         "capsign_approvals_glass_broken 1@",
         "capsign_approvals_glass_broken 0@",
     ),
+    *lasting(
+        "CapsignPolicyFileDiffers",
+        15,
+        "capsign_policy_file_differs 1@",
+        "capsign_policy_file_differs 0@",
+    ),
     *below("CapsignStoreFilling", 60, "capsign_store_time_to_full_seconds", 3 * DAY_S),
     *lasting(
         "CapsignInjectorNotReady",
