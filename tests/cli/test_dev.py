@@ -5,12 +5,15 @@ ended without a trace.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -168,6 +171,23 @@ def test_keys(running):
     keys = {one["key"]: one for one in capsign("keys", "list", *at(running))["keys"]}
     assert keys["orders"]["state"] == "active"
     assert keys["root-es384"]["custody"] == "hsm-direct"
+
+
+def test_public_keys_are_where_verifiers_find_them(running):
+    """What the command prints over the listener for people is what anybody is served."""
+    asked = ("keys", "jwks", "orders-jwt", "--protocol", "jwt", "--dir", running["dir"])
+    path, printed = (capsign(*asked, *more).stdout.decode().strip() for more in (["--path"], []))
+    host, _, port = running["adapters"][0]["public"].partition(":")
+    tls = ssl.create_default_context(cafile=running["ca"])
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as plain,
+        tls.wrap_socket(plain, server_hostname=running["server_name"]) as secure,
+    ):
+        connection = http.client.HTTPConnection(host, int(port))
+        connection.sock = secure
+        connection.request("GET", path)
+        assert connection.getresponse().read().decode() == printed
+    assert json.loads(printed)["keys"]
 
 
 def test_what_was_revoked_does_not_sign(running):

@@ -79,7 +79,10 @@ def _listeners(kept: list[dict[str, str]] | None, count: int) -> list[layouts.Li
     """The addresses of adapters that run, or unused ones."""
     if kept is None:
         return layouts.free_listeners(count)
-    return [layouts.Listener(one["address"], one["health"], one.get("admin", "")) for one in kept]
+    return [
+        layouts.Listener(one["address"], one["health"], one.get("admin", ""), one.get("public", ""))
+        for one in kept
+    ]
 
 
 def _run(

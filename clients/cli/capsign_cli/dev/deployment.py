@@ -91,6 +91,7 @@ class Deployment:
                 "address": one.address,
                 "health": one.health,
                 "admin": one.admin,
+                "public": one.public,
                 "pid": pids.get(name),
                 "config": str(self.layout.config(name)),
                 "log": str(self.layout.log(name)),

@@ -75,6 +75,8 @@ class Listener:
     health: str
     admin: str = ""
     """The address for people with roles; empty: the same as for workloads."""
+    public: str = ""
+    """Where verifiers read public keys; empty: nowhere."""
 
 
 def free_listeners(count: int) -> list[Listener]:
@@ -83,7 +85,7 @@ def free_listeners(count: int) -> list[Listener]:
     """
     held: list[socket.socket] = []
     try:
-        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 3 * count)):
+        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 4 * count)):
             one = socket.socket()
             try:
                 one.bind(("127.0.0.1", port))
@@ -91,9 +93,9 @@ def free_listeners(count: int) -> list[Listener]:
                 one.close()
                 continue
             held.append(one)
-            if len(held) == 3 * count:
+            if len(held) == 4 * count:
                 addresses = [f"127.0.0.1:{taken.getsockname()[1]}" for taken in held]
-                return [Listener(*addresses[at : at + 3]) for at in range(0, len(addresses), 3)]
+                return [Listener(*addresses[at : at + 4]) for at in range(0, len(addresses), 4)]
     finally:
         for taken in held:
             taken.close()
@@ -120,6 +122,7 @@ def adapter_config(
         "listen": {
             "address": listener.address,
             **({"admin_address": listener.admin} if listener.admin else {}),
+            **({"public_address": listener.public} if listener.public else {}),
             "health_address": listener.health,
         },
         "tls": {
