@@ -74,6 +74,11 @@ _SHORTER = re.compile(
     r"check if time\(\$([a-z_]{1,32})\), \$\1 < (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z", re.ASCII
 )
 
+_ROOT_KEY_ID = b"\x08"
+"""What a token begins with that has a `rootKeyId`: its tag (Biscuit specification, `schema.proto`).
+The mint writes none.
+"""
+
 T = TypeVar("T")
 
 
@@ -224,9 +229,9 @@ class Verifier:
                 field="handle",
             )
         biscuit = _ours(lambda: Biscuit.from_bytes(token, self._public))
-        if bytes(biscuit.to_bytes()) != token:
-            # Protobuf skips what it does not know, so the same signed blocks have many spellings.
-            # One is ours.
+        if bytes(biscuit.to_bytes()) != token or token.startswith(_ROOT_KEY_ID):
+            # Protobuf skips what it does not know, and a root key id is not signed, so the same
+            # signed blocks have many spellings. One is ours.
             raise FailureError(
                 failures_pb2.REASON_HANDLE_FORGED, "The handle is not in its canonical form."
             )

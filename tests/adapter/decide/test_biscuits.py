@@ -100,6 +100,14 @@ def test_a_token_cut_or_lengthened_is_refused(at, more):
     refused(why.REASON_HANDLE_FORGED, VERIFIER.read, TOKEN[: at - 1])
 
 
+@pytest.mark.parametrize("number", [b"\x00", b"\x07", b"\xff\x01"])
+def test_a_root_key_id_in_front_of_a_good_token_is_refused(number):
+    """No signature covers it and the library keeps it, so each number was another spelling of the
+    same handle: what is cached and charged by a token's bytes was so for each of them.
+    """
+    refused(why.REASON_HANDLE_FORGED, VERIFIER.read, b"\x08" + number + TOKEN)
+
+
 def test_a_token_whose_narrowing_was_cut_off_is_refused():
     # The last block's signature covers the key of the next: taking a block away needs a key that
     # its holder gave up.
