@@ -288,8 +288,8 @@ def test_a_peer_that_does_not_read_loses_its_stream_and_does_not_hold_a_revocati
         while not stalled.is_set():
             yield pair.request(items=256, algorithm=algorithms.ALGORITHM_ML_DSA_65)
 
-    answers = pair.signing.Sign(requests(), timeout=60)
-    assert stalled.wait(30)
+    answers = pair.signing.Sign(requests(), timeout=120)
+    assert stalled.wait(100), "thousands of signatures are made until then"
     assert pair.start_revoking().result(timeout=30).revocation_epoch > 1
     with pytest.raises(grpc.RpcError):
         list(answers)
