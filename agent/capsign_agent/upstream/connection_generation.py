@@ -159,25 +159,7 @@ class ConnectionGeneration:
                 target.liveness.heard()
                 return answer
             except grpc.aio.AioRpcError as error:
-                told = FailureError.from_rpc(error)
-                if told is None and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    target.liveness.fell_silent()
-                if told is not None and told.reason != failures_pb2.REASON_DRAINING:
-                    raise told from None
-                # gRPC's own word, before anybody looked.
-                full = told is None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                if told is not None:
-                    target.draining = True
-                elif full or error.code() in {
-                    grpc.StatusCode.UNAVAILABLE,
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                }:
-                    self._said = error.details() or ""
-                    self.last_to_ask(target)
-                else:
-                    raise FailureError(
-                        failures_pb2.REASON_INTERNAL, "The adapter answered in no known way."
-                    ) from None
+                full = self._noted(target, error)
             except asyncio.CancelledError:
                 if asked_to_stop():
                     raise
@@ -189,6 +171,31 @@ class ConnectionGeneration:
                 retry_after_ms=500,
             )
         raise self.unreachable()
+
+    def _noted(self, target: Replica, error: grpc.aio.AioRpcError) -> bool:
+        """Note why a replica did not answer a call, before the next one is asked; returns whether
+        gRPC had no room for the call. Raises FailureError if it did answer.
+        """
+        told = FailureError.from_rpc(error)
+        if told is not None:
+            if told.reason != failures_pb2.REASON_DRAINING:
+                raise told from None
+            target.draining = True
+            return False
+        code = error.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            target.liveness.fell_silent()
+        full = code is grpc.StatusCode.RESOURCE_EXHAUSTED  # gRPC's own, before the adapter looked
+        if not full and code not in {
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+        }:
+            raise FailureError(
+                failures_pb2.REASON_INTERNAL, "The adapter answered in no known way."
+            ) from None
+        self._said = error.details() or ""
+        self.last_to_ask(target)
+        return full
 
     def unreachable(self) -> FailureError:
         """The failure UPSTREAM_UNREACHABLE, with the cause if it is a certificate, a clock or a

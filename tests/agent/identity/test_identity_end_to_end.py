@@ -91,7 +91,7 @@ async def generation(agent: Agent, change: Any) -> None:
     connections are closed.
     """
     before = agent.connections.current
-    channels = [line.channel for target in before.targets for line in target.lines]
+    channels = [one.channel for target in before.targets for one in target.connections]
     change()
     await until(
         lambda: all(one.get_state() is grpc.ChannelConnectivity.SHUTDOWN for one in channels)
