@@ -30,7 +30,7 @@ PACKAGES = {
 }
 OF_THE_PAST = {"CHANGELOG.md"}
 """Pages that tell what was, and name it as it was called then."""
-OF_OTHERS = {"det-keygen/ecdsa.py"}
+OF_OTHERS = {"det-keygen/ecdsa.py", "schema.proto"}
 """Files of other projects, where a vector comes from."""
 
 FILE = re.compile(r"(?<![\w/.{}*<>-])((?:[\w.-]+/)*[\w-]+\.(?:py|proto|md|tpl|lock))(?:::(\w+))?\b")

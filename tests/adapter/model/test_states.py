@@ -1,8 +1,8 @@
 """A new state comes from the table alone (I7): production code compares states, and names none.
 
-What names a state outside of a comparison could give it to something by hand, as provisioning once
-made a key version ACTIVE and the ledger an intent NEVER. What turns a number into a state could as
-well; only those who read rows back from the database do that.
+What names a state outside of a comparison, or of the keys of a mapping, could give it by hand, as
+provisioning once made a key version ACTIVE and the ledger an intent NEVER. What turns a number into
+a state could as well; only those who read rows back from the database, or show them, do that.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ READERS = {
     "adapter/capsign_adapter/store/policies.py": "_row",
     "adapter/capsign_adapter/store/proposals.py": "_row",
     "adapter/capsign_adapter/front/approval_servicer.py": "proposal_of",
+    "adapter/capsign_adapter/front/policy_servicer.py": "_version",
+    "clients/cli/capsign_cli/key_values.py": "state",
 }
 """Who makes a state of a stored number, or shows one: file and function."""
 
@@ -67,8 +69,10 @@ def found(source: str) -> list[tuple[str, str]]:
         compared = compared or isinstance(node, ast.Compare | ast.Set)  # sets are compared with
         if (names_a_state(node) and not compared) or makes_a_state(node):
             seen.append((function, ast.unparse(node)))
+        looked_up = {id(key) for key in node.keys} if isinstance(node, ast.Dict) else set()
         for child in ast.iter_child_nodes(node):
-            visit(child, function, compared and not isinstance(child, ast.Call))
+            inside = compared and not isinstance(child, ast.Call)
+            visit(child, function, inside or id(child) in looked_up)
 
     visit(ast.parse(source), "", False)
     return seen
@@ -102,6 +106,7 @@ def test_i7_no_module_gives_a_state_by_hand(module):
         "state = signing_pb2.KeyState.ValueType(2)",
         "tx.send('UPDATE intents SET state = ?', int(lifecycle.IntentState.DONE))",
         "done = row.state == give(IntentState.DONE)",
+        "AFTER = {'revive': pb.KEY_STATE_ACTIVE}",
     ],
 )
 def test_i7_a_state_given_by_hand_is_seen(line):
@@ -114,6 +119,7 @@ def test_i7_a_state_given_by_hand_is_seen(line):
         "done = row.state is IntentState.DONE",
         "kept = [row for row in rows if row.state in (S.A, AuthorityState.ACTIVE)]",
         "SIGNS = frozenset({pb.KEY_STATE_ACTIVE})",
+        "WORDS = {pb.KEY_STATE_ACTIVE: 'active'}",
         "state = move(INTENT, INTENT.initial, IntentEvent.CLOSE)",
     ],
 )
