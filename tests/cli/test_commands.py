@@ -22,7 +22,7 @@ import grpc
 import pytest
 from capsign.errors import Refused, Unavailable, Unknown
 from capsign_cli import __main__ as cli
-from capsign_cli import credentials, endpoints, failures, output, profiles
+from capsign_cli import credentials, endpoints, failures, output, profiles, revocations
 from capsign_cli.dev import commands as dev
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
 from capsign_wire.adapter.v1 import admin_pb2_grpc
@@ -406,9 +406,10 @@ def test_ctrl_c_is_not_refused(given, monkeypatch, capsys):
     ) == "interrupted"
 
 
-def test_no_answer_to_the_question_is_refused(directory, capsys, monkeypatch):
+def test_no_answer_to_the_question_is_refused(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    code, _, err = run("revoke", "everything", "--dir", directory, capsys=capsys)
+    stand_in(monkeypatch, lambda: revocations.confirm("everything", "*", None, yes=False))
+    code, _, err = run("completion", capsys=capsys)
     assert code == failures.REFUSED
     assert "Nothing was done" in err
 
@@ -553,7 +554,7 @@ def test_options_are_listed_in_the_order_of_use():
     """
     assert _options(["sign"])[:4] == ["--purpose", "--grant", "--algorithm", "--protocol"]
     assert _options(["verify"])[:3] == ["--purpose", "--grant", "--algorithm"]
-    for command in (["keys", "list"], ["revoke"], ["log", "verify"]):
+    for command in (["keys", "list"], ["revoke", "grant"], ["log", "verify"]):
         shown = [
             name
             for name in _options(command)

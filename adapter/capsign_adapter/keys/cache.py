@@ -80,4 +80,5 @@ class BoundedCache(Generic[K, V]):
             self._entries.clear()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        with self._lock:  # `put` has one too many for a moment
+            return len(self._entries)

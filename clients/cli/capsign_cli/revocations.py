@@ -51,6 +51,18 @@ def reached(
     return found
 
 
+def demand_answer(kind: str, *, yes: bool) -> None:
+    """Raises CliError where a question is certain and nobody can be asked, before anything is
+    asked of an adapter.
+    """
+    if kind == "everything" and output.is_json() and not yes:
+        raise _not_confirmed("Every workload stops signing.")
+
+
+def _not_confirmed(what: str) -> CliError:
+    return CliError(USAGE, "NOT_CONFIRMED", what, "Say --yes; -o json asks nothing.")
+
+
 def confirm(
     kind: str,
     target: str,
@@ -68,7 +80,7 @@ def confirm(
             click.echo(output.printable("\n".join(told)), err=True)
         return
     if output.is_json():
-        raise CliError(USAGE, "NOT_CONFIRMED", told[0], "Say --yes; -o json asks nothing.")
+        raise _not_confirmed(told[0])
     click.echo(output.printable("\n".join(told)), err=True)
     what = "everything" if kind == "everything" else f"{kind} {target}"
     click.confirm(f"Revoke {what}?", abort=True, err=True)

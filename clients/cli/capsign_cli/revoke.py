@@ -71,6 +71,7 @@ def withdraw(
 ) -> None:
     """Revoke, after a look at who is reached and, where that is wide, a question."""
     adapter = endpoints.adapter_of(options)
+    revocations.demand_answer(kind, yes=yes)
     from capsign_wire.adapter.v1 import admin_pb2
 
     number = revocations.number_of(kind)
