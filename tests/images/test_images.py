@@ -46,7 +46,7 @@ ABSENT = {
         "yaml",
         "aiohttp",
     },
-    "adapter": {"capsign_agent", "uvloop", "aiohttp"},
+    "adapter": {"capsign_agent", "uvloop"},
     "injector": {
         "capsign_agent",
         "capsign_adapter",
