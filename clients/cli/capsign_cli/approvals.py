@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -13,7 +12,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from capsign_cli import endpoints, output
-from capsign_cli.dev_state import DEFAULT_DIR
 from capsign_cli.failures import REFUSED, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -39,10 +37,7 @@ def approvals() -> None:
 def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The ids of proposals that wait. Nothing if no adapter can be asked."""
     try:
-        options = {name: ctx.params.get(name) for name in endpoints.ADAPTER_PARAMETERS}
-        options["directory"] = options["directory"] or Path(DEFAULT_DIR)
-        options["identity"] = options["identity"] or "operator"
-        with ctx.scope(cleanup=False), endpoints.adapter_of(options).channel() as channel:
+        with endpoints.completing(ctx) as channel:
             found = _listed(channel, waiting=True, seconds=2.0)
     except Exception:  # whatever hinders: a shell that completes is no place for a message
         return []

@@ -6,9 +6,10 @@ Options count first, then variables and profiles, then what `capsign dev up` lef
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -16,6 +17,9 @@ from click.core import ParameterSource
 from capsign_cli import dev_state, profiles
 from capsign_cli.adapter_connection import Adapter
 from capsign_cli.failures import USAGE, CliError
+
+if TYPE_CHECKING:
+    import grpc
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -103,6 +107,18 @@ def adapter_options(command: Command) -> Command:
     ):
         command = decorate(command)
     return command
+
+
+@contextmanager
+def completing(ctx: click.Context) -> Iterator[grpc.Channel]:
+    """A channel to the adapter that a half-written command line means, for the completion of names:
+    the defaults of its options are not there yet. Raises what connecting raises.
+    """
+    options = {name: ctx.params.get(name) for name in ADAPTER_PARAMETERS}
+    options["directory"] = options["directory"] or Path(dev_state.DEFAULT_DIR)
+    options["identity"] = options["identity"] or "operator"
+    with ctx.scope(cleanup=False), adapter_of(options).channel() as channel:
+        yield channel
 
 
 def adapter_of(options: dict[str, Any]) -> Adapter:

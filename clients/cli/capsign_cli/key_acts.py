@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -14,7 +13,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from capsign_cli import endpoints, key_values, output
-from capsign_cli.dev_state import DEFAULT_DIR
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -49,14 +47,10 @@ WORDS = {
 
 def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of keys and of their versions. Nothing if no adapter can be asked."""
-    wanted = ("address", "ca", "cert", "key", "server_name", "profile", "identity", "directory")
     try:
         from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
 
-        options = {name: ctx.params.get(name) for name in wanted}
-        options["directory"] = options["directory"] or Path(DEFAULT_DIR)
-        options["identity"] = options["identity"] or "operator"
-        with ctx.scope(cleanup=False), endpoints.adapter_of(options).channel() as channel:
+        with endpoints.completing(ctx) as channel:
             stub = admin_pb2_grpc.AdminServiceStub(channel)
             found = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=2.0).keys
     except Exception:  # whatever hinders: a shell that completes is no place for a message

@@ -6,14 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from capsign_cli import endpoints, output, rollout_view, rollout_watch
-from capsign_cli.dev_state import DEFAULT_DIR
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -45,10 +43,7 @@ def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[C
     from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
 
     try:
-        options = {name: ctx.params.get(name) for name in endpoints.ADAPTER_PARAMETERS}
-        options["directory"] = options["directory"] or Path(DEFAULT_DIR)
-        options["identity"] = options["identity"] or "operator"
-        with ctx.scope(cleanup=False), endpoints.adapter_of(options).channel() as channel:
+        with endpoints.completing(ctx) as channel:
             stub = admin_pb2_grpc.AdminServiceStub(channel)
             found = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=2.0).keys
     except Exception:  # whatever hinders: a shell that completes is no place for a message
