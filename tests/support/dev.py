@@ -180,11 +180,22 @@ def _end(processes: list[subprocess.Popen]) -> None:
             process.wait(timeout=30)
 
 
+def _runs(process: psutil.Process) -> bool:
+    """Whether a thread of it is not stopped yet: each stops when the kernel next looks at it."""
+    try:
+        stats = [one.read_text() for one in Path("/proc").glob(f"{process.pid}/task/*/stat")]
+    except OSError:  # a thread ended meanwhile
+        return True
+    return any(stat.rpartition(")")[2].split()[0] != "T" for stat in stats)
+
+
 @contextmanager
 def stopped(process: psutil.Process):
-    """A process that the kernel does not run for a while."""
+    """A process that the kernel does not run for a while; from the first line on, none of it."""
     process.suspend()
     try:
+        while _runs(process):
+            os.sched_yield()
         yield
     finally:
         process.resume()
