@@ -8,6 +8,7 @@ commit; without that comparison the same rounds show signatures that escape.
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,8 +22,8 @@ from support.drafts import NOW
 
 pytestmark = pytest.mark.system
 
-ROUNDS = {"sqlite": 1_000, "postgresql": 250}
-"""A commit over the network takes longer; what is compared is the same."""
+ROUNDS = int(os.environ.get("CAPSIGN_I6_ROUNDS", "250"))
+"""CI plays some. 1,000 on each store were played once: docs/operations/responders.md says how."""
 
 VERSION, TARGET = admin_pb2.REVOCATION_KIND_KEY_VERSION, "demo/orders/1"
 PATIENCE_S = 60
@@ -119,10 +120,9 @@ def rigs(request, tmp_path):
 
 def test_i6_no_signature_of_a_version_after_its_revocation_has_answered(rigs):
     rounds = Rounds(*rigs)
-    many = ROUNDS[rigs[0].store.name]
-    rounds.run(many)
+    rounds.run(ROUNDS)
     assert rounds.escaped == []
-    assert rounds.signed >= many, "what was lifted signs again on both"
+    assert rounds.signed >= ROUNDS, "what was lifted signs again on both"
 
 
 def test_i6_without_the_comparison_of_the_epoch_signatures_escape(rigs):

@@ -25,8 +25,13 @@ from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.model.key_versions import KeyVersionRow
 
-REFRESH_HINT_S = 60
-"""How long public keys may be kept, seconds; below every propagation window."""
+MOST_KEPT_S = 60
+"""Longest that public keys may be kept, seconds."""
+
+FETCHES_BEFORE_USE = 3
+"""So often at least a verifier fetches a set between the publication of a key and its first
+signature (SPIFFE Federation 4.1).
+"""
 
 MOST_VERSIONS = 64
 """Versions of a key that verifiers are told of, for each algorithm; the oldest are left out."""
@@ -39,6 +44,13 @@ STATES: Mapping[int, str] = MappingProxyType(
     }
 )
 """The states of versions that are shown, as `capsign_state` names them."""
+
+
+def kept_s(policy: Policy) -> int:
+    """How long public keys may be kept, seconds: a third of the propagation window, and at most a
+    minute. 0: they are to be asked for each time.
+    """
+    return min(MOST_KEPT_S, policy.rollouts.propagation_ms // (1000 * FETCHES_BEFORE_USE))
 
 
 def shown(rows: Iterable[KeyVersionRow], algorithm: int) -> list[KeyVersionRow]:
@@ -144,17 +156,20 @@ class KeySet:
 
     body: bytes
     etag: str
+    kept_s: int
+    """How long it may be kept, seconds."""
 
 
-def key_set(keys: Sequence[PublicKey], epoch: int) -> KeySet:
-    """The set, in the order given. `epoch` becomes its sequence: it never falls, and of two sets
-    of one place the one with the larger sequence is the newer. Every replica makes the same bytes.
+def key_set(keys: Sequence[PublicKey], epoch: int, kept_s: int) -> KeySet:
+    """The set, in the order given, which may be kept for `kept_s` seconds. `epoch` becomes its
+    sequence: it never falls, and of two sets of one place the one with the larger sequence is the
+    newer. Every replica makes the same bytes.
     """
     members = {
         "keys": [jwk(key) for key in keys],
         "capsign_sequence": epoch,
-        "capsign_refresh_hint": REFRESH_HINT_S,
+        "capsign_refresh_hint": kept_s,
     }
     body = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
     digest = urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
-    return KeySet(body, f'"{digest}"')
+    return KeySet(body, f'"{digest}"', kept_s)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
-from capsign_adapter.decide.jwks import REFRESH_HINT_S, KeySet
+from capsign_adapter.decide.jwks import KeySet
 from capsign_adapter.sign.key_sets import KeySets
 
 MAX_NAME = 64
@@ -89,7 +89,7 @@ def _place(question: Question) -> tuple[str, str, signing_pb2.ContextSuffix]:
 def _answer(found: KeySet, question: Question) -> Answer:
     headers = {
         "Content-Type": "application/jwk-set+json",
-        "Cache-Control": f"public, max-age={REFRESH_HINT_S}",
+        "Cache-Control": f"public, max-age={found.kept_s}",
         "ETag": found.etag,
     }
     tags = {tag.strip().removeprefix("W/") for tag in question.if_none_match.split(",")}

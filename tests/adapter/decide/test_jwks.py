@@ -138,6 +138,7 @@ def published_set() -> jwks.KeySet:
             PublicKey(old, 4, thumbprint(rsa_key), rsa_key),
         ],
         41,
+        60,
     )
 
 
@@ -157,4 +158,14 @@ def test_a_set_says_how_new_it_is_and_when_to_ask_again():
 
 
 def test_another_sequence_is_another_tag():
-    assert key_set([], 1).etag != key_set([], 2).etag
+    assert key_set([], 1, 60).etag != key_set([], 2, 60).etag
+
+
+@pytest.mark.parametrize(
+    ("propagation_ms", "seconds"),
+    [(0, 0), (2_999, 0), (3_000, 1), (6_000, 2), (179_000, 59), (180_000, 60), (900_000, 60)],
+)
+def test_a_set_is_fetched_three_times_before_a_new_key_signs(propagation_ms, seconds):
+    """Whoever keeps it to the letter knows every key before the first signature under it."""
+    plan = replace(RULES.rollouts, propagation_ms=propagation_ms)
+    assert jwks.kept_s(replace(RULES, rollouts=plan)) == seconds
