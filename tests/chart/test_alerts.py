@@ -151,6 +151,13 @@ SCENES = [
         "capsign_approvals_glass_broken 1@",
         "capsign_approvals_glass_broken 0@",
     ),
+    *event("CapsignRolledBack", 'capsign_rollout_ends_total{end="rolled_back"}'),
+    *lasting(
+        "CapsignRolloutWaits",
+        5,
+        'capsign_rollouts{pace="inconclusive"} 1@',
+        'capsign_rollouts{pace="held"} 1@',
+    ),
     *lasting(
         "CapsignPolicyFileDiffers",
         15,

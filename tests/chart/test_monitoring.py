@@ -12,7 +12,8 @@ import pytest
 import yaml
 from capsign_injector.serve.metrics import OUTCOMES
 from capsign_injector.serve.metrics import Metrics as InjectorMetrics
-from capsign_wire.metric_catalogue import CATALOGUE, Instrument, Kind
+from capsign_wire.instruments import Instrument, Kind
+from capsign_wire.metric_catalogue import CATALOGUE
 from support.chart import REPOSITORY, manifests
 
 UNITS = {"s": "_seconds", "By": "_bytes", "1": "_ratio"}

@@ -15,7 +15,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from capsign_wire.metric_catalogue import CATALOGUE, Kind
+from capsign_wire.instruments import Kind
+from capsign_wire.metric_catalogue import CATALOGUE
 from support.otlp_receiver import receiving
 
 pytestmark = pytest.mark.system

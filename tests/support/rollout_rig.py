@@ -13,6 +13,7 @@ from capsign_adapter.rollout.moves import Moves
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_evidence.leaf_reader import Signed, SignedTwice, decode
+from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2
 from support.adapter_rig import OPERATOR, AdapterRig
 from support.rollouts import ML_DSA, PLAN
@@ -34,7 +35,7 @@ class RolloutRig:
     """One replica: its rollouts, and the clockwork that takes their steps."""
 
     def __init__(self, rig: AdapterRig, clock: Clock, plan=PLAN, **policy) -> None:
-        self.rig, self.clock = rig, clock
+        self.rig, self.clock, self.metrics = rig, clock, Metrics()
         grants = tuple(
             replace(grant, algorithms=grant.algorithms | {ML_DSA}) if grant.key == KEY[1] else grant
             for grant in rig.policy.grants
@@ -43,7 +44,13 @@ class RolloutRig:
         membership = Membership(rig.store, 3000, 1000)
         self.catch_up = CatchUp(rig.snapshots, rig.barrier, membership, rig.changes)
         self.catch_up.join()
-        moves = Moves(lambda: self.policy, rig.store, self.catch_up, clock)
+        moves = Moves(
+            lambda: self.policy,
+            rig.store,
+            self.catch_up,
+            clock,
+            self.metrics.counter("capsign.rollout.ends"),
+        )
         make = maker(lambda: self.policy, rig.token, rig.store, clock)
         self.rollouts = Rollouts(moves, make)
         self.clockwork = Clockwork(self.rollouts, rig.snapshots)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from capsign_wire import otel
 from capsign_wire.failures import REASONS
-from capsign_wire.metric_catalogue import CATALOGUE, INVARIANTS, OUTCOME_NAMES, Kind
+from capsign_wire.instruments import Kind
+from capsign_wire.metric_catalogue import CATALOGUE, INVARIANTS, OUTCOME_NAMES
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import PassingTracer
 from capsign_wire.types.v1 import failures_pb2 as pb

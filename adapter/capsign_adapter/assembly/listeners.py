@@ -80,7 +80,7 @@ class Listeners:
         )
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
-        self.rollouts = RolloutParts(state)
+        self.rollouts = RolloutParts(state, self._metrics)
         self.policies = PolicyDesk(config.policy, state, self.approvals, self._metrics)
         self._people = AdminServicer(
             state.store,

@@ -5,6 +5,7 @@ every auditor finds the same ones, and who is in 10 % is in 50 %.
 from __future__ import annotations
 
 import hashlib
+from typing import assert_never
 
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import BUCKETS, RolloutRow
@@ -22,13 +23,20 @@ def bucket(rollout_id: bytes, spiffe_id: str) -> int:
 
 def percent_of(row: RolloutRow) -> int:
     """How much of all workloads signs with what is new, first of all."""
-    if row.stage in {RolloutStage.PROMOTE, RolloutStage.RETIRE, RolloutStage.DONE}:
-        return 100
-    if row.stage is RolloutStage.CANARY:
-        return row.plan.canary[row.step].percent
-    if row.stage is RolloutStage.DUAL_SIGN:
-        return row.plan.canary[-1].percent
-    return 0
+    stage = RolloutStage
+    match row.stage:
+        case stage.PUBLISH | stage.PROPAGATE:
+            return 0
+        case stage.CANARY:
+            return row.plan.canary[row.step].percent
+        case stage.DUAL_SIGN:
+            return row.plan.canary[-1].percent
+        case stage.PROMOTE | stage.RETIRE | stage.DONE:
+            return 100
+        case stage.ABORTED | stage.ROLLED_BACK | stage.OVERTAKEN:
+            return 0
+        case unknown:
+            assert_never(unknown)
 
 
 def is_in(row: RolloutRow, spiffe_id: str) -> bool:

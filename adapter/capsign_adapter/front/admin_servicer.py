@@ -19,6 +19,7 @@ from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.front.key_messages import version_of
 from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.model.lifecycle import RolloutPace
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.membership import CatchUp
@@ -110,6 +111,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """Returns the state of this replica and of its store."""
         snapshot = self._demand(peer, LOOKING)
         control = self._store.control()
+        under_way = [row for row in snapshot.rollouts.values() if not row.is_final]
         return pb.GetStatusResponse(
             version=__version__,
             policy_digest=snapshot.policy.digest,
@@ -119,6 +121,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             token=self._token.name[:64],
             store=self._store.name,
             broken_glass=len(self._approvals.broken()),
+            rollouts=len(under_way),
+            rollouts_waiting=sum(row.pace is not RolloutPace.RUNNING for row in under_way),
         )
 
     def _demand(self, peer: Peer, roles: frozenset[Role]) -> Snapshot:

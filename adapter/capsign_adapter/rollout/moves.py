@@ -12,13 +12,14 @@ from capsign_evidence import leaf
 from capsign_evidence.leaf import Act
 from capsign_evidence.rollout_leaf import RolloutStep
 from capsign_wire import logs
+from capsign_wire.telemetry import Counter
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.rollout_analysis import verdict_of
 from capsign_adapter.decide.rollout_cohort import is_counted
 from capsign_adapter.decide.rollout_samples import summary
 from capsign_adapter.decide.rollout_steps import JUDGED, World, version_event
-from capsign_adapter.model.lifecycle import KeyEvent, PaceEvent, RolloutEvent
+from capsign_adapter.model.lifecycle import KeyEvent, PaceEvent, RolloutEvent, RolloutStage
 from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove
 from capsign_adapter.rollout.counting import CountedStore
 from capsign_adapter.sign.membership import CatchUp
@@ -69,11 +70,14 @@ class Moves:
         store: RolloutStore,
         catch_up: CatchUp,
         clock: Callable[[], int],
+        ends: Counter,
     ) -> None:
+        """`ends` counts the rollouts that this replica saw to their end, by which."""
         self.policy = policy
         self.store = store
         self._catch_up = catch_up
         self._clock = clock
+        self._ends = ends
 
     def now_ms(self) -> int:
         """What time it is for all replicas: the store's clock, where it has one."""
@@ -117,6 +121,8 @@ class Moves:
         after, epoch = self.store.move_rollout(self.move_of(row, event, actor, now), now)
         name = f"{row.tenant}/{row.key}"
         logs.event("rollout.moved", key=name, number=row.number, stage=after.stage.name.lower())
+        if after.is_final:
+            self._ends.add(after.stage.name.lower())
         if event in _WITHDRAWS:
             self._catch_up.enforce(epoch)
         else:
@@ -135,6 +141,7 @@ class Moves:
         if over is None:
             self._catch_up.look()
         else:
+            self._ends.add(RolloutStage.OVERTAKEN.name.lower())
             self._catch_up.enforce(epoch)
         return begun
 

@@ -7,10 +7,7 @@ explains each metric.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import grpc
@@ -30,12 +27,8 @@ from capsign_wire.adapter.v1 import (
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.failures import REASONS
+from capsign_wire.instruments import Instrument, Kind, Labels
 from capsign_wire.types.v1 import failures_pb2 as pb
-
-Labels = tuple[str, ...]
-"""Values, in the order of the instrument's labels. An empty one means that the series has no such
-label.
-"""
 
 _SERVED = (
     agent_pb2,
@@ -100,45 +93,6 @@ _RPC_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5,
 _POWERS = tuple(float(2**power) for power in range(11))
 
 
-class Kind(Enum):
-    """How an instrument is exported."""
-
-    COUNTER = "counter"
-    HISTOGRAM = "histogram"
-    GAUGE = "gauge"
-
-
-@dataclass(frozen=True, slots=True)
-class Instrument:
-    """One row of the catalogue. `labels` gives each label's values, `buckets` the upper bounds of a
-    histogram, inclusive.
-
-    `only` names the combinations of labels that there are, where they are fewer than all.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    buckets: tuple[float, ...] = ()
-    only: frozenset[Labels] = frozenset()
-
-    def series(self) -> list[Labels]:
-        """Every combination of labels that there can be, sorted."""
-        return sorted(self.only or itertools.product(*self.labels.values()))
-
-    def refuse_strangers(self, values: Labels) -> None:
-        """Raises ValueError if these are not values that the catalogue gives the labels, in
-        order.
-        """
-        strange = len(values) != len(self.labels) or any(
-            v not in known for v, known in zip(values, self.labels.values(), strict=True)
-        )
-        if strange or (self.only and values not in self.only):
-            raise ValueError(f"{self.name} takes labels {dict(self.labels)}")
-
-
 def _methods(file: Any) -> Iterator[str]:
     for service in file.DESCRIPTOR.services_by_name.values():
         yield from (f"{service.full_name}/{method.name}" for method in service.methods)
@@ -169,6 +123,8 @@ _RPCS = {
     "rpc.response.status_code": _STATUSES,
     "error.type": _STATUSES | {""},
 }
+_PACES = {"pace": frozenset({"running", "held", "inconclusive"})}
+_ENDS = {"end": frozenset({"done", "aborted", "rolled_back", "overtaken"})}
 _KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
 
 _ROWS = (
@@ -292,6 +248,20 @@ _ROWS = (
         "{proposal}",
         "Acts that one person did alone, and nobody else has acknowledged.",
         {},
+    ),
+    Instrument(
+        "capsign.rollouts",
+        Kind.GAUGE,
+        "{rollout}",
+        "Rollouts under way, by how they go on.",
+        _PACES,
+    ),
+    Instrument(
+        "capsign.rollout.ends",
+        Kind.COUNTER,
+        "{rollout}",
+        "Rollouts that this replica saw to their end, by which.",
+        _ENDS,
     ),
     Instrument(
         "capsign.batch.size",

@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from capsign_wire import logs
-from capsign_wire.metric_catalogue import CATALOGUE, Kind, Labels
+from capsign_wire.instruments import Kind, Labels
+from capsign_wire.metric_catalogue import CATALOGUE
 from capsign_wire.telemetry import Histogram, Metrics
 from capsign_wire.trace_context import sampled
 from capsign_wire.tracing import PassingSpan, PassingTracer, Span, Tracer

@@ -14,14 +14,8 @@ from dataclasses import dataclass
 
 from capsign_wire import logs
 from capsign_wire.failures import REASONS
-from capsign_wire.metric_catalogue import (
-    CATALOGUE,
-    NO_REASON,
-    OUTCOME_NAMES,
-    Instrument,
-    Kind,
-    Labels,
-)
+from capsign_wire.instruments import Instrument, Kind, Labels
+from capsign_wire.metric_catalogue import CATALOGUE, NO_REASON, OUTCOME_NAMES
 from capsign_wire.types.v1 import failures_pb2 as pb
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc, rollouts_pb2_grpc
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
-from capsign_wire.adapter.v1 import rollouts_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
@@ -34,6 +34,14 @@ def reason_of(replica, who: str, method: str, request=None) -> int:
         with pytest.raises(grpc.RpcError) as caught:
             getattr(stub, method)(request or CALLS[method], timeout=10)
     return FailureError.from_rpc(caught.value).reason
+
+
+def waiting(channel: grpc.Channel) -> tuple[int, int]:
+    """How many rollouts the adapter's status names, and how many of them wait for a person."""
+    status = admin_pb2_grpc.AdminServiceStub(channel).GetStatus(
+        admin_pb2.GetStatusRequest(), timeout=10
+    )
+    return status.rollouts, status.rollouts_waiting
 
 
 def test_every_method_is_tried():
@@ -71,9 +79,13 @@ def test_one_is_started_shown_paused_and_aborted(replica):
         stub = rollouts_pb2_grpc.RolloutServiceStub(channel)
         started = stub.StartRollout(CALLS["StartRollout"], timeout=10).rollout
         assert (started.number, started.after.version, started.started_by) == (1, 2, OPERATOR)
+        assert waiting(channel) == (1, 0)
         assert stub.PauseRollout(CALLS["PauseRollout"], timeout=10).rollout.pace == (
             pb.ROLLOUT_PACE_HELD
         )
+        assert waiting(channel) == (1, 1)
+        seen = replica.metrics.snapshot()["capsign.rollouts"]
+        assert seen == {("running",): 0, ("held",): 1, ("inconclusive",): 0}
         found = stub.GetRollout(CALLS["GetRollout"], timeout=10)
         assert found.rollout.newest == 1
         assert [stage.percent for stage in found.rollout.plan if stage.percent] == [1, 10, 50]
@@ -82,6 +94,7 @@ def test_one_is_started_shown_paused_and_aborted(replica):
         assert found.steps[-1].actor == OPERATOR
         aborted = stub.AbortRollout(CALLS["AbortRollout"], timeout=10).rollout
         assert aborted.stage == pb.ROLLOUT_STAGE_ABORTED
+        assert waiting(channel) == (0, 0)
         listed = stub.ListRollouts(CALLS["ListRollouts"], timeout=10).rollouts
         assert [each.id for each in listed] == [started.id]
         stub.ReportVerifications(CALLS["ReportVerifications"], timeout=10)

@@ -343,6 +343,14 @@ def rotating(rig, clock):
     return RolloutRig(rig, clock, WIDE, keys=keys)
 
 
+def test_how_rollouts_end_is_counted(rollouts):
+    rollouts.start()
+    rollouts.start(overtake=True)
+    rollouts.rollouts.abort(OPERATOR, *KEY)
+    ends = rollouts.metrics.snapshot()["capsign.rollout.ends"]
+    assert {end: count for (end,), count in ends.items() if count} == {"overtaken": 1, "aborted": 1}
+
+
 def test_a_rotation_begins_when_it_is_due_and_once(rig):
     clock = Clock()
     rollouts = rotating(rig, clock)

@@ -314,6 +314,8 @@ class GetStatusResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     BROKEN_GLASS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_WAITING_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the software."""
     policy_digest: _builtins.bytes
@@ -330,6 +332,10 @@ class GetStatusResponse(_message.Message):
     """Name of the store in use."""
     broken_glass: _builtins.int
     """Acts that one person did alone, and nobody else has acknowledged (ApprovalService.BreakGlass)."""
+    rollouts: _builtins.int
+    """Rollouts under way (RolloutService)."""
+    rollouts_waiting: _builtins.int
+    """Those of them that wait for a person: paused, or their figures say neither yes nor no."""
     def __init__(
         self,
         *,
@@ -341,10 +347,12 @@ class GetStatusResponse(_message.Message):
         token: _builtins.str = ...,
         store: _builtins.str = ...,
         broken_glass: _builtins.int = ...,
+        rollouts: _builtins.int = ...,
+        rollouts_waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_glass", b"broken_glass", "intent_watermark_ms", b"intent_watermark_ms", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch", "store", b"store", "token", b"token", "tree_size", b"tree_size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_glass", b"broken_glass", "intent_watermark_ms", b"intent_watermark_ms", "policy_digest", b"policy_digest", "revocation_epoch", b"revocation_epoch", "rollouts", b"rollouts", "rollouts_waiting", b"rollouts_waiting", "store", b"store", "token", b"token", "tree_size", b"tree_size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
