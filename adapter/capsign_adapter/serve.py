@@ -136,7 +136,7 @@ class Replica:
         """Enter this replica into the store, listen, then report ready."""
         runtime.freeze_heap()
         sys.setswitchinterval(SWITCH_SECONDS)
-        self.state.catch_up.join()
+        self.state.epochs.join()
         self.listeners.start()
         for ticker in self._tickers:
             ticker.start()

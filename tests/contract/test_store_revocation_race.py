@@ -34,7 +34,7 @@ class Race:
         """May be called again: the epochs go on."""
         self._over.clear()
         for member in self.members:
-            member.catch_up.join()
+            member.epochs.join()
         threads = [
             threading.Thread(target=self._guarded, args=(self._release, each, at))
             for each in self.members
@@ -50,7 +50,7 @@ class Race:
             for at in range(REVOCATIONS):
                 member = self.members[at % 2]
                 epoch = member.revoke()
-                member.catch_up.enforce(epoch)
+                member.epochs.enforce(epoch)
                 self.answered = epoch
         finally:
             self._over.set()
@@ -88,7 +88,7 @@ class Race:
 
     def _follow(self, member: Member, _: random.Random) -> None:
         while not self._over.wait(0.01):
-            member.catch_up.look()
+            member.epochs.look()
             member.barrier.expire()
 
 

@@ -5,8 +5,9 @@ its own.
 from __future__ import annotations
 
 from capsign_adapter.sign.change_notifier import ChangeNotifier
-from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.policy_in_force import InForce
+from capsign_adapter.sign.replica_drains import Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interfaces.whole import Store
@@ -36,7 +37,9 @@ class Member:
             known=InForce(0, RULES),
         )
         self.changes = ChangeNotifier()
-        self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes, clock)
+        self.epochs = EpochFollower(
+            self.snapshots, self.barrier, self.membership, self.changes, clock
+        )
 
     def revoke(self) -> int:
         return self.store.revoke(6, "*", lambda _: b"leaf", NOW)[0]

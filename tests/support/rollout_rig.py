@@ -11,7 +11,8 @@ from capsign_adapter.rollout.clockwork import Clockwork
 from capsign_adapter.rollout.making import maker
 from capsign_adapter.rollout.moves import Moves
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.membership import CatchUp, Membership
+from capsign_adapter.sign.epoch_follower import EpochFollower
+from capsign_adapter.sign.replica_drains import Membership
 from capsign_evidence.leaf_reader import Signed, SignedTwice, decode
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2
@@ -42,12 +43,12 @@ class RolloutRig:
         )
         self.policy = replace(rig.policy, rollouts=plan, **{"grants": grants, **policy})
         membership = Membership(rig.store, 3000, 1000)
-        self.catch_up = CatchUp(rig.snapshots, rig.barrier, membership, rig.changes)
-        self.catch_up.join()
+        self.epochs = EpochFollower(rig.snapshots, rig.barrier, membership, rig.changes)
+        self.epochs.join()
         moves = Moves(
             lambda: self.policy,
             rig.store,
-            self.catch_up,
+            self.epochs,
             clock,
             self.metrics.counter("capsign.rollout.ends"),
         )
@@ -61,7 +62,7 @@ class RolloutRig:
     def look(self, passed_ms: int = 0) -> RolloutRow:
         """Let time pass, look, and say where the newest rollout is."""
         self.clock.now += passed_ms
-        self.catch_up.look()
+        self.epochs.look()
         while self.clockwork.look():
             pass
         return self.newest()

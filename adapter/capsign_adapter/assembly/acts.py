@@ -22,4 +22,4 @@ def approvals_of(state: State, custody: Custody) -> Approvals:
         pb.PROPOSAL_ACT_POLICY: policy_executor(),
         pb.PROPOSAL_ACT_REVOCATION_LIFT: lift_executor(lambda: state.snapshots.policy().digest),
     }
-    return Approvals(state.store, state.snapshots, state.catch_up, Executors(executors))
+    return Approvals(state.store, state.snapshots, state.epochs, Executors(executors))

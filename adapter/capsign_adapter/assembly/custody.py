@@ -40,7 +40,7 @@ class Custody:
             self._standing,
             state.token,
             state.store,
-            state.catch_up,
+            state.epochs,
             Buckets(monotonic_ms),
             now_ms,
         )

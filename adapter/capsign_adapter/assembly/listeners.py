@@ -87,7 +87,7 @@ class Listeners:
             state.token,
             state.keyring,
             state.snapshots,
-            state.catch_up,
+            state.epochs,
             self.approvals,
         )
         self._revocations = RevocationServicer(state.store, state.snapshots, self.approvals)

@@ -26,7 +26,7 @@ class PolicyDesk:
         """`path` is the file that the configuration names."""
         self._state = state
         self._equipped = 0
-        self.versions = PolicyVersions(state.store, state.snapshots, state.catch_up, approvals)
+        self.versions = PolicyVersions(state.store, state.snapshots, state.epochs, approvals)
         self.file = PolicyFile(path, state.store, state.snapshots, self.versions)
         snapshots = state.snapshots
         metrics.gauge("capsign.policy.version", lambda: snapshots.current.policy_version)

@@ -36,7 +36,7 @@ class RolloutParts:
     def __init__(self, state: State, metrics: Metrics) -> None:
         policy, snapshots = state.snapshots.policy, state.snapshots
         ends = metrics.counter("capsign.rollout.ends")
-        moves = Moves(policy, state.store, state.catch_up, now_ms, ends)
+        moves = Moves(policy, state.store, state.epochs, now_ms, ends)
         make = maker(policy, state.token, state.store, moves.now_ms)
         self.rollouts = Rollouts(moves, make)
         self.clockwork = Clockwork(self.rollouts, snapshots)

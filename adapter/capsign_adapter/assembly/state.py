@@ -19,10 +19,11 @@ from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.fair_scheduler import FairQueue
 from capsign_adapter.sign.key_sets import KeySets
-from capsign_adapter.sign.membership import CatchUp, Membership
 from capsign_adapter.sign.policy_in_force import InForce
+from capsign_adapter.sign.replica_drains import Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
@@ -68,7 +69,7 @@ class State:
         )
         self.key_sets = KeySets(self.keyring, self.snapshots)
         self.changes = ChangeNotifier()
-        self.catch_up = CatchUp(self.snapshots, self.barrier, self.membership, self.changes)
+        self.epochs = EpochFollower(self.snapshots, self.barrier, self.membership, self.changes)
         self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)
 
     def _moved(self, snapshot: Snapshot) -> None:

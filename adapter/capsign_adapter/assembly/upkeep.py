@@ -46,7 +46,7 @@ def upkeep(
     )
     return tickers(
         state.store,
-        state.catch_up,
+        state.epochs,
         state.barrier,
         state.checkpoints,
         lambda: replica_health.beat("barrier"),

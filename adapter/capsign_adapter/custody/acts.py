@@ -24,7 +24,7 @@ from capsign_adapter.keys import labels, provision
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.model.proposals import ProposalRow
-from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.token.interface import Token
 
@@ -59,14 +59,14 @@ class KeyActs:
         standing: Callable[[], Standing],
         token: Token,
         store: ActsStore,
-        catch_up: CatchUp,
+        epochs: EpochFollower,
         refusals: Buckets,
         clock: Callable[[], int],
     ) -> None:
         self._standing = standing
         self._token = token
         self._store = store
-        self._catch_up = catch_up
+        self._epochs = epochs
         self._refusals = refusals
         self._clock = clock
         self.pending = Pending(store)
@@ -96,7 +96,7 @@ class KeyActs:
         except FailureError as error:
             self._refused(error, actor, author, f"{tenant}/{key}", now)
             raise
-        self._catch_up.look()
+        self._epochs.look()
         return Done(row, epoch, index)
 
     def move(self, actor: str, tenant: str, key: str, version: int, event: KeyEvent) -> Done:
@@ -120,9 +120,9 @@ class KeyActs:
             raise
         logs.event(f"key.{event.value}", tenant=tenant, key=key, version=version)
         if rule.withdraws:
-            self._catch_up.enforce(epoch)
+            self._epochs.enforce(epoch)
         else:
-            self._catch_up.look()
+            self._epochs.look()
         return Done(self.found(tenant, key, version), epoch, index)
 
     def destroy(

@@ -22,7 +22,7 @@ from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.lifecycle import RolloutPace
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
@@ -46,14 +46,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         token: Token,
         keyring: Keyring,
         snapshots: Snapshots,
-        catch_up: CatchUp,
+        epochs: EpochFollower,
         approvals: Approvals,
     ) -> None:
         self._store = store
         self._token = token
         self._keyring = keyring
         self._snapshots = snapshots
-        self._catch_up = catch_up
+        self._epochs = epochs
         self._approvals = approvals
 
     @guarded
@@ -103,7 +103,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             now,
             actor,
         )
-        self._catch_up.enforce(epoch)
+        self._epochs.enforce(epoch)
         return pb.RevokeResponse(revocation_epoch=epoch, leaf_index=index)
 
     @guarded

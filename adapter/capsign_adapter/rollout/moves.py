@@ -22,7 +22,7 @@ from capsign_adapter.decide.rollout_steps import JUDGED, World, version_event
 from capsign_adapter.model.lifecycle import KeyEvent, PaceEvent, RolloutEvent, RolloutStage
 from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove
 from capsign_adapter.rollout.counting import CountedStore
-from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
 
@@ -68,14 +68,14 @@ class Moves:
         self,
         policy: Callable[[], Policy],
         store: RolloutStore,
-        catch_up: CatchUp,
+        epochs: EpochFollower,
         clock: Callable[[], int],
         ends: Counter,
     ) -> None:
         """`ends` counts the rollouts that this replica saw to their end, by which."""
         self.policy = policy
         self.store = store
-        self._catch_up = catch_up
+        self._epochs = epochs
         self._clock = clock
         self._ends = ends
 
@@ -124,9 +124,9 @@ class Moves:
         if after.is_final:
             self._ends.add(after.stage.name.lower())
         if event in _WITHDRAWS:
-            self._catch_up.enforce(epoch)
+            self._epochs.enforce(epoch)
         else:
-            self._catch_up.look()
+            self._epochs.look()
         return after
 
     def started(self, row: RolloutRow, overtakes: RolloutRow | None) -> RolloutRow:
@@ -139,10 +139,10 @@ class Moves:
         begun, epoch = self.store.start_rollout(row, act, entry, now, over)
         logs.event("rollout.started", key=f"{row.tenant}/{row.key}", number=begun.number)
         if over is None:
-            self._catch_up.look()
+            self._epochs.look()
         else:
             self._ends.add(RolloutStage.OVERTAKEN.name.lower())
-            self._catch_up.enforce(epoch)
+            self._epochs.enforce(epoch)
         return begun
 
     def move_of(

@@ -20,7 +20,7 @@ from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.model.lifecycle import ProposalEvent
 from capsign_adapter.model.proposals import MAX_PAYLOAD, ProposalRow
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.executors import Executors
@@ -55,13 +55,13 @@ class Approvals:
         self,
         store: ApprovalStore,
         snapshots: Snapshots,
-        catch_up: CatchUp,
+        epochs: EpochFollower,
         executors: Executors,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._store = store
         self._snapshots = snapshots
-        self._catch_up = catch_up
+        self._epochs = epochs
         self._executors = executors
         self._clock = clock
 
@@ -247,7 +247,7 @@ class Approvals:
     def _done(self, moved: Moved) -> Moved:
         """What follows once it is durable: in force everywhere, if it was done."""
         if moved.row.executed_ms:
-            self._catch_up.enforce(moved.epoch)
+            self._epochs.enforce(moved.epoch)
             self._executors.of(moved.row.act).executed(moved.row)
         return moved
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from capsign_adapter.model.intents import Verdict
 from capsign_adapter.model.lifecycle import IntentEvent
+from capsign_adapter.sign import uncertain_commits
 from capsign_adapter.sign.batch import Batch
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.store.errors import CommitUnknownError, EpochMovedError
@@ -53,7 +54,7 @@ class Commits:
         try:
             results = self._store.commit(batch.snapshot.epoch, drafts, batch.now_ms)
         except CommitUnknownError:
-            batch.made += len(waiting)
+            uncertain_commits.keep_charged(batch, len(waiting))
             raise
         batch.committed += len(results)
         sign, new = IntentEvent.SIGN, Verdict.NEW

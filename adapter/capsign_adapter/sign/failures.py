@@ -9,6 +9,7 @@ from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.sign import uncertain_commits
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenError
 
@@ -26,9 +27,7 @@ def failure_of(error: Exception) -> FailureError:
             retry_after_ms=500,
         )
     if isinstance(error, CommitUnknownError):
-        return FailureError(
-            failures_pb2.REASON_COMMIT_UNKNOWN, "The adapter's store failed during commit."
-        )
+        return uncertain_commits.failure()
     if isinstance(error, TokenError):
         logs.error("token.failed", kind=type(error).__name__)
         return FailureError(

@@ -12,7 +12,8 @@ then once for the batch, or in pieces while other batches are being worked on:
  8 release                      `release`: what the ledger accepted, or had stored before
 
 The numbers stand again at the lines where the steps happen. What is known after each step is in
-the records of `batch`. A refusal can happen at any step (`refuse`). `front/signing_servicer` does 1
+the records of `batch`. A refusal can happen at any step (`refuse`); `uncertain_commits` has what
+happens if the answer to 7 is lost. `front/signing_servicer` does 1
 and the last part of 8: it hands the answer over if nothing was revoked meanwhile.
 """
 
@@ -25,7 +26,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.sign import release
+from capsign_adapter.sign import release, uncertain_commits
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
@@ -86,10 +87,10 @@ class Pipeline:
             try:
                 self._decide(batch)
             except (FailureError, StoreUnavailableError, CommitUnknownError) as error:
-                if not batch.committed and not any(item.signed_before for item in batch.items):
+                if uncertain_commits.fails_as_a_whole(batch):
                     self._charges.give_back_refusals(batch)
                     raise
-                release.fail_rest(batch, failure_of(error))
+                uncertain_commits.fail_uncommitted(batch, failure_of(error))
             finally:
                 self._charges.close(batch)
             return release.answer(batch)  # 8

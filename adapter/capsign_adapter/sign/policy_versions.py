@@ -30,7 +30,7 @@ from capsign_adapter.model.lifecycle import POLICY, PolicyEvent
 from capsign_adapter.model.policies import PolicyVersionRow
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.membership import CatchUp
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.policy_in_force import draft_of
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interfaces.policies import Policies
@@ -84,13 +84,13 @@ class PolicyVersions:
         self,
         store: PolicyStore,
         snapshots: Snapshots,
-        catch_up: CatchUp,
+        epochs: EpochFollower,
         approvals: Approvals,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._store = store
         self._snapshots = snapshots
-        self._catch_up = catch_up
+        self._epochs = epochs
         self._approvals = approvals
         self._clock = clock
 
@@ -160,7 +160,7 @@ class PolicyVersions:
                 continue
             if row.version == review.base:
                 # again after COMMIT_UNKNOWN: it may not be in force on every replica
-                self._catch_up.enforce(epoch)
+                self._epochs.enforce(epoch)
                 return Outcome(row, review)
             if row.state == POLICY.initial and row.base == review.base:
                 for proposal in self._store.proposals(waiting=True):
@@ -181,7 +181,7 @@ class PolicyVersions:
         except FailureError:
             self._end(row, PolicyEvent.CALL_OFF, actor)
             raise
-        self._catch_up.enforce(epoch)
+        self._epochs.enforce(epoch)
         logs.event("policy.applied", version=row.version, actor=actor)
         return Outcome(self._store.policy_version(row.version) or row, review, epoch=epoch)
 

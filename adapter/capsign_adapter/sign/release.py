@@ -99,8 +99,10 @@ def _fail(slot: signing_pb2.SignedItem, item: Item) -> None:
     """
     failure = item.failure
     assert failure is not None
-    if item.signed_before and _outcome(failure) != failures_pb2.OUTCOME_UNKNOWN:
-        failure = signed_before(FailureError.from_item(failure)).to_item()
+    if item.signed_before:
+        error = FailureError.from_item(failure)
+        if error.outcome != failures_pb2.OUTCOME_UNKNOWN:
+            failure = signed_before(error).to_item()
     slot.failure.CopyFrom(failure)
 
 
@@ -136,22 +138,3 @@ def signed_before(now: FailureError) -> FailureError:
     """
     detail = f"Signed before; now {now.row.name}."
     return FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail)
-
-
-def fail_rest(batch: Batch, error: FailureError) -> None:
-    """Set `error` for all items that were not committed; those that were are answered as usual.
-
-    This includes refusals that are not in the ledger: they are not final, since the same intent may
-    still be signed (I5).
-    """
-    refused = failures_pb2.OUTCOME_REFUSED
-    rest = [
-        item
-        for item in batch.items
-        if item.committed is None and (item.failure is None or _outcome(item.failure) == refused)
-    ]
-    batch.fail(rest, error)
-
-
-def _outcome(failure: failures_pb2.Failure) -> failures_pb2.Outcome.ValueType:
-    return FailureError.from_item(failure).outcome

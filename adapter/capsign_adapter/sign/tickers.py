@@ -12,8 +12,8 @@ from capsign_wire import logs
 
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.failures import failure_of
-from capsign_adapter.sign.membership import CatchUp
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED, Ledger
@@ -84,7 +84,7 @@ class Periods(NamedTuple):
 
 def tickers(
     store: Collected,
-    catch_up: CatchUp,
+    epochs: EpochFollower,
     barrier: RevocationBarrier,
     checkpoints: Checkpoints,
     beat: Callable[[], None],
@@ -112,7 +112,7 @@ def tickers(
             each()
 
     return [
-        Ticker("epoch", periods.poll_s, catch_up.look),
+        Ticker("epoch", periods.poll_s, epochs.look),
         # On a thread of its own: it must run while the store hangs.
         Ticker("barrier", EXPIRE_SECONDS, lambda: _expired(barrier, beat)),
         Ticker("checkpoint", periods.checkpoint_s, lambda: _grown(checkpoints)),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from capsign_wire.adapter.v1 import evidence_pb2
 
 from capsign_agent.journal import frames
 from capsign_agent.journal.directory import damaged
@@ -57,25 +54,3 @@ class Backlog:
         segment.path.unlink(missing_ok=True)
         self.segments.remove(segment)
         self.size_bytes -= segment.size
-
-    def recover(self, folder: Path) -> None:
-        """Add the segments of an earlier life, in order. Only the last one may end in an incomplete
-        frame. Raises JournalError.
-        """
-        paths = sorted(folder.glob("*.seg"))
-        for path in paths:
-            found = frames.read(path)
-            if not found.whole:
-                if path != paths[-1]:
-                    raise damaged(path)
-                self.torn_bytes += path.stat().st_size - found.good_bytes
-                # a crash before this only makes it happen at the next start
-                os.truncate(path, found.good_bytes)
-            records = evidence_pb2.AuditBatch.FromString(b"".join(found.payloads)).records
-            if not records:
-                path.unlink()  # nothing was done under it
-                continue
-            last = records[-1].sequence
-            self.add(Segment(path, folder.name, last, len(records), found.good_bytes))
-        if not any(folder.iterdir()):
-            folder.rmdir()

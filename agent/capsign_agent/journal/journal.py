@@ -29,6 +29,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.journal import directory as places
 from capsign_agent.journal.backlog import Backlog, Segment
+from capsign_agent.journal.recovery import recover
 from capsign_agent.journal.writer import SegmentWriter
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -64,7 +65,7 @@ class Journal:
         self._lock = places.lock(directory)
         self._backlog = Backlog()
         for folder in places.lives(directory):
-            self._backlog.recover(folder)
+            recover(folder, self._backlog)
         self._boot_id = boot_id
         self._folder = directory / f"{now_ms:013d}-{boot_id.hex()}"
         self._failed = self._folder_has_no_room(directory)

@@ -376,10 +376,10 @@ def test_the_same_document_again_is_in_force_everywhere_when_it_answers(replica)
     """The first time the store failed once the version was in force: COMMIT_UNKNOWN. Done again it
     waits for the replicas as the first time would have.
     """
-    state, catch_up = replica.replica.state, Failing()
+    state, epochs = replica.replica.state, Failing()
     approvals = replica.replica.listeners.approvals
-    versions = PolicyVersions(state.store, state.snapshots, cast(Any, catch_up), approvals)
+    versions = PolicyVersions(state.store, state.snapshots, cast(Any, epochs), approvals)
     with pytest.raises(FailureError):
         versions.propose(OPERATOR, STRONGER.encode())
     assert versions.propose(OPERATOR, STRONGER.encode()).row.version == 2
-    assert catch_up.waited == [state.store.control().revocation_epoch] * 2
+    assert epochs.waited == [state.store.control().revocation_epoch] * 2

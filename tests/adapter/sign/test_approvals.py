@@ -53,12 +53,12 @@ class Desk:
         self.store = store
         self.deed = deed
         self.member = Member(store)
-        self.member.catch_up.join()
+        self.member.epochs.join()
         self.become(roles or ROLES)
         self.approvals = Approvals(
             self.store,
             self.member.snapshots,
-            self.member.catch_up,
+            self.member.epochs,
             self.deed.executors(),
             lambda: self.now,
         )
@@ -72,7 +72,7 @@ class Desk:
         else:
             row = self.store.propose_policy(draft, lambda _: b"deed", NOW)
             self.store.apply_policy(row.version, PIA, lambda *_: b"deed", NOW)
-        self.member.catch_up.look()
+        self.member.epochs.look()
 
     def propose(self, who: str = OLGA, act: int = LIFT):
         return self.approvals.propose(who, act, "shop/orders", b"payload")
@@ -209,7 +209,7 @@ def test_two_approve_at_once_and_it_is_done_once(tmp_path, deed):
 
     def looks(desk) -> None:
         while not over.wait(0.01):
-            desk.member.catch_up.look()
+            desk.member.epochs.look()
 
     watches = [threading.Thread(target=looks, args=(desk,)) for desk in desks]
     threads = [

@@ -42,7 +42,7 @@ class Ledger:
 def collecting(ledger: Ledger, clock: Callable[[], int] = now_ms) -> Ticker:
     """The ticker that collects, once a day."""
     unused = {
-        "catch_up": SimpleNamespace(look=None),
+        "epochs": SimpleNamespace(look=None),
         "barrier": None,
         "checkpoints": None,
         "beat": None,

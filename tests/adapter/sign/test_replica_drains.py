@@ -19,7 +19,7 @@ def members(tmp_path):
     url = f"sqlite://{tmp_path}/state/store.db"
     made = [Member(open_store(url, create=True)) for _ in range(2)]
     for member in made:
-        member.catch_up.join()
+        member.epochs.join()
     yield made
     for member in made:
         member.store.close()
@@ -27,9 +27,9 @@ def members(tmp_path):
 
 def test_alone_a_revocation_waits_for_nobody(tmp_path):
     member = Member(open_store(f"sqlite://{tmp_path}/state/store.db", create=True))
-    member.catch_up.join()
+    member.epochs.join()
     looks = member.pass_time_at_each_look(0)
-    member.catch_up.enforce(member.revoke())
+    member.epochs.enforce(member.revoke())
     assert looks == [0]
 
 
@@ -38,7 +38,7 @@ def test_a_replica_lags_from_the_revocation_until_it_has_looked(members):
     epoch = one.revoke()
     assert one.lags(epoch)
     assert two.lags(epoch)
-    two.catch_up.look()
+    two.epochs.look()
     assert not two.lags(epoch)
 
 
@@ -50,7 +50,7 @@ def test_a_replica_that_decides_under_the_new_epoch_still_lags_until_it_has_drai
     two.snapshots.refresh()  # as a batch whose commit found the epoch moved does
     assert two.lags(epoch)
     ticket.leave()
-    two.catch_up.look()
+    two.epochs.look()
     assert not two.lags(epoch)
 
 
@@ -59,9 +59,9 @@ def test_those_who_watch_are_told_even_if_a_batch_saw_the_new_epoch_first(member
     with two.changes.following() as news:
         one.revoke()
         two.snapshots.refresh()
-        two.catch_up.look()
+        two.epochs.look()
         assert news.wait_for_next(seconds=0)
-        two.catch_up.look()
+        two.epochs.look()
         assert not news.wait_for_next(seconds=0)
 
 
@@ -76,11 +76,11 @@ def test_a_revocation_waits_for_a_replica_that_follows(members):
         return laggards(of)
 
     one.store.laggards = look
-    enforcing = threading.Thread(target=one.catch_up.enforce, args=(epoch,))
+    enforcing = threading.Thread(target=one.epochs.enforce, args=(epoch,))
     enforcing.start()
     assert looked.wait(10)
     assert enforcing.is_alive(), "no time passes by the clock, and the other has not looked"
-    two.catch_up.look()
+    two.epochs.look()
     enforcing.join(10)
     assert not enforcing.is_alive()
 
@@ -88,20 +88,20 @@ def test_a_revocation_waits_for_a_replica_that_follows(members):
 def test_a_dead_replica_delays_one_revocation_by_lease_and_margin_and_is_forgotten(members):
     one, _ = members
     looks = one.pass_time_at_each_look(1000)
-    one.catch_up.enforce(one.revoke())
+    one.epochs.enforce(one.revoke())
     assert looks == [1] * ((LEASE + MARGIN) // 1000)
     del looks[:]
-    one.catch_up.enforce(one.revoke())
+    one.epochs.enforce(one.revoke())
     assert looks == [0]
 
 
 def test_the_lease_that_counts_is_the_one_that_the_other_replica_announced(tmp_path):
     url = f"sqlite://{tmp_path}/state/store.db"
     one, slow = Member(open_store(url, create=True)), Member(open_store(url), lease_ms=9000)
-    one.catch_up.join()
-    slow.catch_up.join()
+    one.epochs.join()
+    slow.epochs.join()
     looks = one.pass_time_at_each_look(1000)
-    one.catch_up.enforce(one.revoke())
+    one.epochs.enforce(one.revoke())
     assert len(looks) == (9000 + MARGIN) // 1000
 
 
@@ -109,7 +109,7 @@ def test_one_that_was_taken_for_dead_is_known_again_before_it_decides(members):
     one, two = members
     one.pass_time_at_each_look(10_000)
     first = one.revoke()
-    one.catch_up.enforce(first)
+    one.epochs.enforce(first)
     assert not two.lags(first)
     assert two.snapshots.refresh().epoch == first
     assert two.lags(first), "it is back, and says itself when it has drained"
@@ -140,7 +140,7 @@ def test_one_that_ended_well_is_not_waited_for(members):
     one, two = members
     two.membership.leave()
     looks = one.pass_time_at_each_look(1000)
-    one.catch_up.enforce(one.revoke())
+    one.epochs.enforce(one.revoke())
     assert looks == [0]
 
 
@@ -174,5 +174,5 @@ def test_a_revocation_that_cannot_see_the_others_does_not_say_that_it_is_in_forc
 
     setattr(one.store, method, broken)
     with pytest.raises(FailureError) as caught:
-        one.catch_up.enforce(epoch)
+        one.epochs.enforce(epoch)
     assert caught.value.reason == failures_pb2.REASON_COMMIT_UNKNOWN

@@ -1,8 +1,10 @@
-"""Replicas tell each other, through the store, under which epochs they work (I6).
+"""Waits until every replica has drained: until none can release what it decided under an older
+epoch (I6). They tell each other through the store.
 
 Before a replica decides under a new epoch it writes that it works under it. Once nothing that it
 decided under an older epoch can be released any more, it writes that it has drained. A revocation
-waits until every replica has drained, or until the lease of a silent one has ended.
+waits until every replica has drained, or until the lease of a silent one has ended. How a replica
+learns that there is a new epoch is in `epoch_follower`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,9 @@ import threading
 from collections.abc import Callable
 
 from capsign_wire import logs
-from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.control import Laggard
-from capsign_adapter.sign.change_notifier import ChangeNotifier
-from capsign_adapter.sign.revocation_barrier import RevocationBarrier, boot_ms
-from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.revocation_barrier import boot_ms
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.interfaces.replicas import Replicas
 
@@ -86,61 +84,3 @@ class Membership:
 
     def _counts(self, laggard: Laggard, waited_ms: int) -> bool:
         return waited_ms < laggard.lease_ms + self._margin_ms
-
-
-class CatchUp:
-    """Follows the store's epoch: reads a new snapshot, notifies watchers, drains the barrier, then
-    writes that this replica has drained.
-    """
-
-    def __init__(
-        self,
-        snapshots: Snapshots,
-        barrier: RevocationBarrier,
-        membership: Membership,
-        changes: ChangeNotifier,
-        clock: Callable[[], int] = boot_ms,
-    ) -> None:
-        self._snapshots = snapshots
-        self._barrier = barrier
-        self._membership = membership
-        self._changes = changes
-        self._clock = clock
-        self._turn = threading.Lock()
-        self._announced = snapshots.current.epoch
-
-    def join(self) -> None:
-        """Enter this replica into the store. Call before the first call is served."""
-        self._membership.works_under(self._snapshots.current.epoch)
-        self.look()
-
-    def look(self) -> None:
-        """Catch up with the store's epoch. Returns at once if there is nothing to catch up with.
-        Raises what the store raises.
-        """
-        with self._turn:
-            epoch = self._snapshots.refresh().epoch
-            if epoch != self._announced:
-                self._announced = epoch
-                self._changes.announce()
-            if epoch != self._membership.drained_epoch:
-                self._barrier.drain(epoch)
-                self._membership.has_drained(epoch)
-
-    def enforce(self, epoch: int) -> None:
-        """Return once no replica can release anything that was decided under an epoch below this
-        one. Call when `epoch` is durable.
-
-        Raises FailureError COMMIT_UNKNOWN if the store fails meanwhile: what was decided is
-        recorded, but may not be in force everywhere.
-        """
-        since_ms = self._clock()
-        try:
-            self.look()
-            self._membership.outlast(epoch, since_ms)
-        except (StoreUnavailableError, CommitUnknownError):
-            detail = (
-                f"Recorded at epoch {epoch}, but the store fails: replicas may lag for seconds. "
-                f"Look whether it is in force, or ask again: that does no harm."
-            )
-            raise FailureError(failures_pb2.REASON_COMMIT_UNKNOWN, detail) from None
