@@ -27,6 +27,7 @@ from capsign_adapter.store.errors import (
     StoreUnavailableError,
 )
 from capsign_adapter.store.stored_result import refusal_of
+from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
@@ -379,6 +380,19 @@ def test_garbage_collection_is_bounded_and_a_row_that_is_left_still_answers(stor
     )
     assert store.collect_garbage(NOW, HOUR, limit=100) == 6
     assert store.collect_garbage(NOW, HOUR, limit=100) == 0
+
+
+def test_the_revocation_of_a_handle_goes_long_after_its_end_and_no_other_does(store):
+    """An incident with thousands of revoked serials would weigh on each snapshot for ever."""
+    month = 30 * 24 * HOUR
+    store.revoke(admin_pb2.REVOCATION_KIND_HANDLE, "old", lambda _: b"leaf", NOW - 1)
+    store.revoke(admin_pb2.REVOCATION_KIND_HANDLE, "young", lambda _: b"leaf", NOW)
+    store.revoke(admin_pb2.REVOCATION_KIND_KEY, "shop/orders", lambda _: b"leaf", NOW - 1)
+    epoch = store.control().revocation_epoch
+    commit(store, draft(new_intent_id(NOW + month + HOUR)))
+    store.collect_garbage(NOW + month + HOUR, HOUR)
+    assert [one.target for one in store.revocations()[1]] == ["young", "shop/orders"]
+    assert store.control().revocation_epoch == epoch
 
 
 # Revocation.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -14,9 +15,9 @@ from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_sta
 from capsign_adapter.store import ledger, log
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
 
-USES_KEPT_MS = 30 * 24 * 3_600_000
-"""A use counter is deleted this long after the watermark passed its last use; no handle lives
-nearly as long.
+HANDLES_KEPT_MS = 30 * 24 * 3_600_000
+"""What is kept of a single handle, the counter of its uses and its revocation, is deleted this long
+after the watermark passed the last change of it, milliseconds; no handle lives nearly as long.
 """
 
 MAX_LOOKUP = 256
@@ -216,5 +217,11 @@ def collect_garbage(tx: Transaction, head: Head, now_ms: int, retention_ms: int,
         ledger.floor_of(head.watermark_ms),
         limit,
     )
-    tx.send("DELETE FROM handle_uses WHERE last_used_ms < ?", head.watermark_ms - USES_KEPT_MS)
+    ended_ms = head.watermark_ms - HANDLES_KEPT_MS
+    tx.send("DELETE FROM handle_uses WHERE last_used_ms < ?", ended_ms)
+    tx.send(
+        "DELETE FROM revocations WHERE kind = ? AND at_ms < ?",
+        int(admin_pb2.REVOCATION_KIND_HANDLE),
+        ended_ms,
+    )
     return gone

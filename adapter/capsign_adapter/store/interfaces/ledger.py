@@ -49,5 +49,6 @@ class Ledger(Protocol):
 
         It moves to `retention_ms` before `now_ms` or before the time of the newest intent that has
         a row, whichever is earlier, and never back. So the caller's clock alone closes no window,
-        and a ledger without a row stays as it is.
+        and a ledger without a row stays as it is. Revocations of single handles that ended long
+        before it go too; their leaves stay.
         """
