@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import psutil
+from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -43,9 +44,14 @@ class Dev:
     def adapter(self, index: int = 0) -> psutil.Process:
         return psutil.Process(self.about["adapters"][index]["pid"])
 
+    def opened_store(self) -> Store:
+        """The store itself, past every adapter. Close it."""
+        password = self.about["store_password_file"]
+        return open_store(self.about["store"], password_file=Path(password) if password else None)
+
     def entries(self) -> list[Entry]:
         """Every entry of the log, read from the store itself."""
-        store = open_store(self.about["store"])
+        store = self.opened_store()
         try:
             size, entries = store.control().tree_size, []
             while len(entries) < size:
@@ -90,6 +96,10 @@ class Dev:
         wait.
         """
         return self._start(module, self.about["agent"], environment)
+
+    def start_agent_of(self, config: Path, log: Path) -> subprocess.Popen:
+        """Start another agent, with this configuration. Does not wait."""
+        return self._start("capsign_agent", {"config": str(config), "log": str(log)}, {})
 
     def _start(
         self,

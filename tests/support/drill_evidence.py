@@ -1,0 +1,101 @@
+"""What a drill leaves behind, read from the store after everybody has ended: is it whole, and what
+does it tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+from capsign_adapter.store.interfaces.whole import Store
+from capsign_evidence import merkle
+from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
+from capsign_evidence.proofs import TreeReader
+from capsign_evidence.rollout_leaf import RolloutStep
+from capsign_wire.adapter.v1 import evidence_pb2
+from capsign_wire.types.v1 import failures_pb2
+from support.drill import Outcome
+from support.fleet import spiffe_id
+
+
+class Evidence:
+    """Log and agents' records of a store."""
+
+    def __init__(self, store: Store) -> None:
+        size = store.control().tree_size
+        self.raw: list[bytes] = []
+        while len(self.raw) < size:
+            self.raw += store.entries(len(self.raw), 4096)
+        self.entries: list[Entry] = [decode(entry) for entry in self.raw]
+        self.batches = {
+            index: (workload, batch)
+            for index, workload, batch in store.audit_batches(limit=1_000_000)
+        }
+        self._kept_root = TreeReader(store.hashes, size).root()
+
+    @property
+    def signed(self) -> dict[int, Signed | SignedTwice]:
+        """Calls that were signed, by leaf."""
+        return {
+            index: entry
+            for index, entry in enumerate(self.entries)
+            if isinstance(entry, Signed | SignedTwice)
+        }
+
+    @property
+    def steps(self) -> list[tuple[int, RolloutStep]]:
+        """What rollouts did, with the leaf of each."""
+        return [
+            (index, entry)
+            for index, entry in enumerate(self.entries)
+            if isinstance(entry, RolloutStep)
+        ]
+
+    def disagreements(self, outcome: Outcome) -> list[str]:
+        """Where log, agents' records and what callers hold do not say the same (I4, I5, I8)."""
+        signed = self.signed
+        calls = Counter((each.group.workload, each.intent_id) for each in signed.values())
+        found = [f"two leaves: {call}" for call, count in calls.items() if count > 1]
+        reported = self._reported()
+        for index, entry in signed.items():
+            if reported.get((entry.group.workload, entry.intent_id)) != index:
+                found.append(f"leaf {index} is not what an agent reported")
+        for call, index in reported.items():
+            if index not in signed:
+                found.append(f"reported, no leaf: {call}")
+        for one in outcome.held:
+            leaf = signed.get(one.call.leaf_index)
+            if leaf is None or leaf.group.workload != spiffe_id(one.workload):
+                found.append(f"held, no leaf: {one.call.leaf_index}")
+            elif _hashes(leaf) != [hash_of(each.value) for each in one.call.signatures]:
+                found.append(f"leaf {one.call.leaf_index} has other signatures than were given out")
+        if self._root() != self._kept_root:
+            found.append("the tree is not that of its entries")
+        return found
+
+    def _reported(self) -> dict[tuple[str, bytes], int]:
+        """Calls that agents say are done, with the leaf that they name."""
+        return {
+            (workload, record.intent_id): record.leaf_index_plus_one - 1
+            for workload, batch in self.batches.values()
+            for record in evidence_pb2.AuditBatch.FromString(batch).records
+            if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+            and record.outcome == failures_pb2.OUTCOME_DONE
+        }
+
+    def _root(self) -> bytes:
+        tree = merkle.Frontier(0, ())
+        for start in range(0, len(self.raw), 4096):
+            tree = tree.append([merkle.leaf_hash(raw) for raw in self.raw[start : start + 4096]])[0]
+        return tree.root()
+
+
+def hash_of(signature: bytes) -> bytes:
+    """As a leaf has it."""
+    return hashlib.sha256(signature).digest()
+
+
+def _hashes(entry: Signed | SignedTwice) -> list[bytes]:
+    if isinstance(entry, SignedTwice):
+        return [entry.signature_hash, entry.second_signature_hash]
+    return [entry.signature_hash]
