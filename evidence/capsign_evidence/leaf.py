@@ -78,6 +78,10 @@ class Kind(IntEnum):
     """Somebody reported how signatures verified elsewhere; `rollout_leaf` has the bytes."""
     PROPOSAL = 10
     """Something that needs two people was proposed, or its proposal moved on."""
+    DRIFT = 12
+    """What is expected was found to differ, or does not differ any more; `drift_leaf` has the
+    bytes.
+    """
 
 
 class Act(IntEnum):
@@ -138,6 +142,10 @@ class Act(IntEnum):
     GLASS_ACKNOWLEDGED = 47
     PROPOSAL_EXECUTED = 48
     PROPOSAL_OVERTAKEN = 49
+    DRIFT_FOUND = 70
+    DRIFT_GONE = 71
+    UNKNOWN_OBJECT = 72
+    """A difference was found: an object in the token that nothing accounts for."""
 
 
 class ProposedAct(IntEnum):
@@ -561,23 +569,24 @@ def name(field: str, value: str) -> bytes:
     """A policy name of 1 to 64 bytes, with its length before it as 8 bits."""
     if not NAME.fullmatch(value):
         raise LeafError(f"{field} is not a policy name")
-    return _text(value)
+    return short_text(value)
 
 
 def identity(field: str, value: str) -> bytes:
     """A SPIFFE ID of at most 255 bytes, with its length before it as 8 bits."""
     if len(value) > MAX_ID_LEN or not SPIFFE_ID.fullmatch(value):
         raise LeafError(f"{field} is not a SPIFFE ID of at most {MAX_ID_LEN} bytes")
-    return _text(value)
+    return short_text(value)
 
 
 def _target(value: str) -> bytes:
     """What an administrative act is on, with its length before it as 8 bits."""
     if not _TARGET.fullmatch(value) or len(value) > MAX_ID_LEN:
         raise LeafError("target is not a name, tenant/key, tenant/key/version, SPIFFE ID or '*'")
-    return _text(value)
+    return short_text(value)
 
 
-def _text(value: str) -> bytes:
+def short_text(value: str) -> bytes:
+    """ASCII of at most 255 bytes, with its length before it as 8 bits."""
     data = value.encode("ascii")
     return bytes((len(data),)) + data

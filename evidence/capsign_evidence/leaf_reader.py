@@ -17,7 +17,8 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_evidence import leaf, rollout_leaf
+from capsign_evidence import drift_leaf, leaf, rollout_leaf
+from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.leaf import (
     BOOT_LEN,
     HASH_LEN,
@@ -267,6 +268,7 @@ Entry = (
     | RolloutStep
     | VerificationsReported
     | Proposal
+    | Drifted
 )
 
 
@@ -320,6 +322,8 @@ def describe(entry: Entry) -> dict[str, Any]:
             plain["proposal_id"] = str(UUID(bytes=value.proposal_id))
             plain["proposed"] = value.act.name.lower().replace("_", "-")
             plain["target"], plain["digest"] = value.target, value.digest
+        elif isinstance(value, DriftKind):
+            plain[field.name] = value.name.lower().replace("_", "-")
         elif isinstance(value, GlassReason):
             plain["glass"] = value.name.lower() if value else ""
         else:
@@ -524,4 +528,5 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.ROLLOUT_STEP: rollout_leaf.read_step,
     Kind.VERIFICATIONS_REPORTED: rollout_leaf.read_report,
     Kind.PROPOSAL: _proposal,
+    Kind.DRIFT: drift_leaf.read_drift,
 }

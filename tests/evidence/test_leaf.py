@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from capsign_evidence import leaf
+from capsign_evidence.drift_leaf import DRIFT_ACTS, Drifted, DriftKind, digest_of, named
 from capsign_evidence.leaf import (
     MAX_ENTRY_LEN,
     Act,
@@ -107,7 +108,19 @@ sequences = st.tuples(st.integers(1, 2**64 - 1), st.integers(1, 2**64 - 1)).map(
 versions = st.integers(0, 2**32 - 1)
 small = st.integers(0, 255)
 sides = st.builds(SideFigures, *[counters] * 7)
+subjects = st.lists(names, min_size=1, max_size=3).map("/".join)
 entries = st.one_of(
+    st.builds(
+        Drifted,
+        times,
+        hashes,
+        st.sampled_from(sorted(DRIFT_ACTS)),
+        st.sampled_from(DriftKind),
+        subjects,
+        names,
+        hashes,
+        counters,
+    ),
     st.builds(
         RolloutStep,
         times,
@@ -271,6 +284,41 @@ def test_the_example_in_the_documentation_is_the_one_the_code_writes():
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     squeezed = "".join(text.split())
     assert SIGNED.hex() in squeezed
+
+
+def test_a_label_that_is_no_name_stands_in_no_entry():
+    """Labels in a token are other people's text (I9): an entry names such an object by a digest."""
+    assert named("capsign/acme/orders/1/attest") == "capsign/acme/orders/1/attest"
+    for label in ("Free text", "", "x" * 300, "a//b", "a/b\n", "/".join("a" * 9), "sch\u00f6n"):
+        name = named(label)
+        assert name.startswith("object/")
+        Drifted(
+            TIME,
+            bytes(32),
+            Act.UNKNOWN_OBJECT,
+            DriftKind.UNKNOWN_OBJECT,
+            name,
+            "object",
+            INTENT * 2,
+            0,
+        ).encode()
+    assert named("Free text") != named("Free  text")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("subject", "Free text"), ("aspect", "a/b"), ("act", Act.KEY_CREATED), ("digest", b"")],
+)
+def test_a_difference_that_does_not_fit_is_refused(field, value):
+    entry = Drifted(TIME, bytes(32), Act.DRIFT_FOUND, DriftKind.TLS, "a/b", "oldest", bytes(32), 0)
+    with pytest.raises(LeafError, match=field):
+        dataclasses.replace(entry, **{field: value}).encode()
+
+
+def test_the_digest_of_a_difference_tells_its_fields_apart():
+    assert digest_of(DriftKind.TLS, "a", "b", "c", "d") != digest_of(
+        DriftKind.TLS, "a", "bc", "", "d"
+    )
 
 
 def test_the_longest_entry_has_the_length_that_is_stated():

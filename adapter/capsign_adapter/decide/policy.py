@@ -63,6 +63,19 @@ class Rotation:
     window_end_ms: int = 0
 
 
+YEAR_MS = 365 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a version of a key may sign, and how long what it protects must withstand attacks,
+    milliseconds. By default two years and not at all.
+    """
+
+    cryptoperiod_ms: int = 2 * YEAR_MS
+    horizon_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key of a tenant and the algorithms it serves, as enum numbers."""
@@ -72,6 +85,7 @@ class Key:
     kind: KeyKind
     algorithms: frozenset[int]
     rotation: Rotation | None = None
+    lifetime: Lifetime = Lifetime()
 
 
 @dataclass(frozen=True, slots=True)

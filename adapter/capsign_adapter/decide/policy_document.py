@@ -67,6 +67,16 @@ class RotationPart(_Part, frozen=True, kw_only=True):
     window: WindowPart | None = None
 
 
+class LifetimePart(_Part, frozen=True, kw_only=True):
+    """How long a version of a key may sign, its cryptoperiod (NIST SP 800-57 part 1, section 5.3),
+    and for how long what it protects must withstand attacks from now on, its confidentiality
+    horizon. Nothing stops at the end of either: what is older is told as drift.
+    """
+
+    cryptoperiod: Duration = "17520h"
+    horizon: Duration = "0s"
+
+
 class KeyPart(_Part, frozen=True, kw_only=True):
     """A key of a tenant."""
 
@@ -75,6 +85,7 @@ class KeyPart(_Part, frozen=True, kw_only=True):
     kind: Literal["derived", "direct"]
     algorithms: AlgorithmNames
     rotation: RotationPart | None = None
+    lifetime: LifetimePart = LifetimePart()
 
 
 class ProtocolPart(_Part, frozen=True, kw_only=True):

@@ -16,10 +16,12 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.decide import durations, policy_rollouts
 from capsign_adapter.decide.policy import (
+    YEAR_MS,
     Approvals,
     Grant,
     Key,
     KeyKind,
+    Lifetime,
     Limits,
     Policy,
     Role,
@@ -42,6 +44,12 @@ MIN_EXPIRE_MS, MAX_EXPIRE_MS = 60_000, 30 * 24 * 3_600_000
 
 MIN_DESTROY_WAIT_MS, MAX_DESTROY_WAIT_MS = 1_000, 90 * 24 * 3_600_000
 """Shortest and longest time between the approval of a key's destruction and the destruction."""
+
+MAX_CRYPTOPERIOD_MS = 10 * YEAR_MS
+"""Longest time that a version of a key may sign."""
+
+MAX_HORIZON_MS = 100 * YEAR_MS
+"""Furthest confidentiality horizon."""
 
 MAX_GRANTS_OF_WORKLOAD = 256
 """Most grants of one workload: as many handles as one answer carries."""
@@ -109,6 +117,7 @@ class _Checker:
                     KeyKind(part.kind),
                     _numbers(part.algorithms),
                     policy_rollouts.rotation_of(part.rotation),
+                    _lifetime(part),
                 )
                 for part in document.keys
             ),
@@ -151,6 +160,10 @@ class _Checker:
                 "A direct key is one key pair and serves one algorithm.",
                 "Make one key for each algorithm, or use kind: derived.",
             )
+        life = key.lifetime
+        most = MAX_CRYPTOPERIOD_MS
+        self._duration(f"{path}.lifetime.cryptoperiod", life.cryptoperiod, 60_000, most)
+        self._duration(f"{path}.lifetime.horizon", life.horizon, 0, MAX_HORIZON_MS)
         for name in known:
             if not kind.custody(BY_NAME[name].number):
                 other = KeyKind.DERIVED if kind is KeyKind.DIRECT else KeyKind.DIRECT
@@ -278,6 +291,11 @@ class _Checker:
 
 def _numbers(names: Iterable[str]) -> frozenset[int]:
     return frozenset(BY_NAME[name].number for name in names)
+
+
+def _lifetime(part: KeyPart) -> Lifetime:
+    life = part.lifetime
+    return Lifetime(durations.to_millis(life.cryptoperiod), durations.to_millis(life.horizon))
 
 
 def _context_cost(grant: GrantPart) -> int:

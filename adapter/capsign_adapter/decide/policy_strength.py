@@ -144,6 +144,11 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
                 added=(STRONGER, "is rotated by itself now"),
                 removed=(WEAKER, "is not rotated by itself any more"),
             ),
+            "lifetime": Part(),
+        },
+        doc.LifetimePart: {
+            "cryptoperiod": _time("the cryptoperiod", WEAKER, STRONGER),
+            "horizon": _time("the confidentiality horizon", STRONGER, WEAKER),
         },
         doc.RotationPart: {
             "every": _time("the time between rotations", WEAKER, STRONGER),

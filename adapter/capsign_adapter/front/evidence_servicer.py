@@ -8,6 +8,7 @@ import hashlib
 from typing import Protocol
 
 from capsign_evidence import leaf
+from capsign_evidence.drift_leaf import Drifted
 from capsign_evidence.leaf_reader import (
     Admin,
     Never,
@@ -221,7 +222,7 @@ def _workload_of(entry: bytes) -> str:
     decoded = decode(entry)
     if isinstance(decoded, Signed | SignedTwice | Refused | Never):
         return decoded.group.workload
-    of_people = Admin | Proposal | RolloutStep | VerificationsReported
+    of_people = Admin | Proposal | RolloutStep | VerificationsReported | Drifted
     return "" if isinstance(decoded, of_people) else decoded.workload
 
 

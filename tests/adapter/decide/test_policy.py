@@ -80,13 +80,23 @@ WRONG = [
         "ttl: 15 minutes",
         "grants[0].ttl: This must be a duration such as 30s, 15m or 1h30m. Correct it.",
     ),
+    (
+        "horizon: 87600h",
+        "horizon: 99999999h",
+        "keys[0].lifetime.horizon: 99999999h is out of range. Use 0ms to 876000h.",
+    ),
+    (
+        "cryptoperiod: 8760h",
+        "cryptoperiod: 59s",
+        "keys[0].lifetime.cryptoperiod: 59s is out of range. Use 1m to 87600h.",
+    ),
     ("ttl: 15m", "ttl: 9s", "grants[0].ttl: 9s is out of range. Use 10s to 24h."),
     ("ttl: 15m", "ttl: 25h", "grants[0].ttl: 25h is out of range. Use 10s to 24h."),
-    ("ttl: 15m", "ttl: 15m\n    ttl: 16m", "Line 30 repeats the key 'ttl'. Keep one of the two."),
+    ("ttl: 15m", "ttl: 15m\n    ttl: 16m", "Line 32 repeats the key 'ttl'. Keep one of the two."),
     (
         "ttl: 15m",
         "ttl: &a 15m",
-        "Line 29 has an anchor or alias. Write the value out where it is needed.",
+        "Line 31 has an anchor or alias. Write the value out where it is needed.",
     ),
     (
         "- name: acme",

@@ -136,6 +136,12 @@ KINDS = {
     "a larger message": (top(limits={"message_max": 9}), top(limits={"message_max": 10}), BROADER),
     "rotation": (key(rotation={"every": "24h"}), key(rotation=None), WEAKER),
     "a slower rotation": (key(rotation={"every": "24h"}), key(rotation={"every": "25h"}), WEAKER),
+    "a longer cryptoperiod": (
+        key(lifetime={"cryptoperiod": "8760h"}),
+        key(lifetime={}),
+        WEAKER,
+    ),
+    "a nearer horizon": (key(lifetime={"horizon": "87600h"}), key(lifetime={}), WEAKER),
     "a shorter canary": (
         top(rollouts={"canary": CANARY}),
         top(rollouts={"canary": CANARY[:1]}),
