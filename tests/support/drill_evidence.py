@@ -6,16 +6,31 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from typing import NamedTuple
 
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
+from capsign_adapter.decide.rollout_samples import count, summary
+from capsign_adapter.model.lifecycle import RolloutStage
+from capsign_adapter.model.rollouts import Figures, RolloutRow, SignsWith
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_evidence import merkle
 from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from capsign_evidence.proofs import TreeReader
-from capsign_evidence.rollout_leaf import RolloutStep
+from capsign_evidence.rollout_leaf import RolloutStep, SideFigures
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2
 from support.drill import Outcome
 from support.fleet import spiffe_id
+
+
+class Judged(NamedTuple):
+    """What somebody who counts comes to."""
+
+    after: SideFigures
+    before: SideFigures
+    verdict: Verdict
 
 
 class Evidence:
@@ -30,6 +45,10 @@ class Evidence:
         self.batches = {
             index: (workload, batch)
             for index, workload, batch in store.audit_batches(limit=1_000_000)
+        }
+        self._documents = {
+            each.digest: store.policy_document(each.version) or b""
+            for each in store.policy_versions()
         }
         self._kept_root = TreeReader(store.hashes, size).root()
 
@@ -72,6 +91,41 @@ class Evidence:
         if self._root() != self._kept_root:
             found.append("the tree is not that of its entries")
         return found
+
+    def policy_of(self, digest: bytes) -> Policy:
+        """The policy that an entry names."""
+        return parse_policy(self._documents[digest])
+
+    def counted_again(self, step: RolloutStep) -> Judged:
+        """The figures on which this step was decided and what they say, from entries, batches and
+        policies alone.
+        """
+        policy = self.policy_of(step.policy_digest)
+        story = [each for _, each in self.steps if each.rollout == step.rollout]
+        begun, judged = story[0], story[story.index(step) - 1]
+        row = RolloutRow(
+            id=step.rollout,
+            tenant=step.tenant,
+            key=step.key,
+            before=SignsWith(step.before_version, step.before_algorithm),
+            after=SignsWith(step.after_version, step.after_algorithm),
+            plan=self.policy_of(begun.policy_digest).rollouts,
+            started_by=begun.actor,
+            started_ms=begun.time_ms,
+            stage=RolloutStage(judged.stage),
+            step=judged.step,
+            stage_since_ms=judged.time_ms,
+            figures=Figures(step.first_leaf, step.first_leaf),
+        )
+        names = {each.name for each in policy.grants if each.key == step.key}
+        some = {
+            index: batch
+            for index, batch in self.batches.items()
+            if step.first_leaf <= index < step.through_leaf
+        }
+        figures = count(row, names, self.raw[step.first_leaf : step.through_leaf], some)
+        verdict = verdict_of(figures.after, row.plan.triggers)
+        return Judged(summary(figures.after), summary(figures.before), verdict)
 
     def _reported(self) -> dict[tuple[str, bytes], int]:
         """Calls that agents say are done, with the leaf that they name."""

@@ -34,14 +34,20 @@ def spiffe_id(workload: str) -> str:
 
 
 def policy(rollouts: Mapping[str, Any]) -> str:
-    """The policy of `capsign dev`, with these stages, and one grant for all of WORKLOADS."""
+    """The policy of `capsign dev` as far as it concerns the key, with these stages, and one grant
+    for all of WORKLOADS.
+    """
     packaged = importlib.resources.files("capsign_cli.dev") / "policy.yaml"
     document = yaml.safe_load(packaged.read_text())
-    grants = [each for each in document["grants"] if each["name"] != "other-jwt"]
+    keys = [each for each in document["keys"] if each["name"] == KEY]
+    grants = [
+        each for each in document["grants"] if each["key"] == KEY and each["name"] != "other-jwt"
+    ]
     for grant in grants:
         if grant["name"] == GRANT:
             grant["workloads"] = [spiffe_id(each) for each in WORKLOADS]
-    return yaml.safe_dump(document | {"grants": grants, "rollouts": dict(rollouts)})
+    changed = {"keys": keys, "grants": grants, "rollouts": dict(rollouts)}
+    return yaml.safe_dump(document | changed)
 
 
 class Fleet:

@@ -9,12 +9,17 @@ to the letter.
 from __future__ import annotations
 
 import pytest
+from capsign_adapter.decide.rollout_analysis import Verdict
+from capsign_adapter.decide.rollout_cohort import bucket
 from capsign_adapter.model.lifecycle import RolloutStage
+from capsign_adapter.model.rollouts import BUCKETS
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import SignedTwice
+from capsign_wire.adapter.v1 import rollouts_pb2 as pb
+from support.adapter_rig import OPERATOR
 from support.drill import Drill
 from support.drill_evidence import Evidence
-from support.fleet import WORKLOADS, Fleet
+from support.fleet import WORKLOADS, Fleet, spiffe_id
 
 QUICK = {
     "propagation": "6s",
@@ -28,8 +33,8 @@ QUICK = {
 
 
 @pytest.fixture
-def fleet(short_dir):
-    made = Fleet(short_dir / "d", QUICK)
+def fleet(request, short_dir):
+    made = Fleet(short_dir / "d", getattr(request, "param", QUICK))
     yield made
     made.close()
 
@@ -66,3 +71,81 @@ def test_a_key_is_rotated_under_load_and_nobody_notices(fleet):
     taken = [step.act for _, step in evidence.steps]
     assert Act.ROLLOUT_SIGNS_TWICE in taken
     assert taken[-1] is Act.ROLLOUT_DONE
+
+
+BAKED_S = 40
+"""Longer than a failing cohort has: the trigger is to come first."""
+
+CAUTIOUS = QUICK | {"canary": [{"percent": 50, "bake": f"{BAKED_S}s"}]}
+
+
+def cohort_of(row: pb.Rollout) -> set[str]:
+    """The workloads of its first canary."""
+    first = next(each for each in row.plan if each.stage == RolloutStage.CANARY)
+    below = first.percent * BUCKETS // 100
+    return {each for each in WORKLOADS if bucket(row.id, spiffe_id(each)) < below}
+
+
+def started_with_some(fleet: Fleet) -> tuple[pb.Rollout, set[str]]:
+    """A rollout whose cohort has some of the workloads, and not all: chance decides."""
+    while True:
+        row = fleet.start(overtake=True)
+        cohort = cohort_of(row)
+        if 0 < len(cohort) < len(WORKLOADS):
+            return row, cohort
+
+
+@pytest.mark.parametrize("fleet", [CAUTIOUS], indirect=True)
+def test_a_cohort_whose_verifiers_fail_is_taken_back_and_nobody_else_notices(fleet):
+    with Drill(fleet) as drill:
+        row, cohort = started_with_some(fleet)
+        for workload in cohort:
+            drill.parties[workload].forgets = False
+        began = fleet.until(lambda now: now.stage >= RolloutStage.CANARY)
+        ended = fleet.until(lambda now: now.stage == RolloutStage.ROLLED_BACK)
+        drill.more()
+        back = len(drill.outcome.held)
+        drill.more()
+    outcome = drill.outcome
+    assert outcome.failed == []
+    assert began.stage == RolloutStage.CANARY
+    baked_ms = ended.stage_since.ToMilliseconds() - began.stage_since.ToMilliseconds()
+    assert 0 < baked_ms < BAKED_S * 1000
+    assert all(outcome.failures_of(workload) for workload in cohort)
+    assert [one for each in set(WORKLOADS) - cohort for one in outcome.failures_of(each)] == []
+    assert {one.call.key_version for one in outcome.held[back:]} == {row.before.version}
+    assert all(all(one.verified) for one in outcome.held[back:])
+    evidence = evidence_of(fleet)
+    assert evidence.disagreements(outcome) == []
+    assert_told_by_evidence_alone(evidence, row, cohort)
+
+
+def assert_told_by_evidence_alone(evidence: Evidence, row: pb.Rollout, cohort: set[str]) -> None:
+    """Who decided what, when, on which samples: an auditor with a copy of the log comes to the same
+    figures and the same verdict, and finds no signature that was not due.
+    """
+    story = [(index, step) for index, step in evidence.steps if step.rollout == row.id]
+    assert [(step.act, step.actor) for _, step in story] == [
+        (Act.ROLLOUT_STARTED, OPERATOR),
+        (Act.ROLLOUT_PROPAGATES, ""),
+        (Act.ROLLOUT_CANARY, ""),
+        (Act.ROLLOUT_ROLLED_BACK, ""),
+    ]
+    assert [step.time_ms for _, step in story] == sorted(step.time_ms for _, step in story)
+    (since, _), (until, end) = story[-2:]
+    assert since < end.first_leaf <= end.through_leaf <= until
+    assert end.verdict == Verdict.FAILED
+    assert evidence.counted_again(end) == (end.after, end.before, end.verdict)
+    assert end.after.verify_failed > 0
+    assert end.before.verify_failed == 0
+    new = {
+        entry.group.workload
+        for entry in evidence.signed.values()
+        if entry.group.key_version == end.after_version
+    }
+    assert new == {spiffe_id(each) for each in cohort}
+    assert all(
+        since < index < until
+        for index, entry in evidence.signed.items()
+        if entry.group.key_version == end.after_version
+    )
