@@ -260,18 +260,6 @@ def test_a_workload_that_nobody_has_is_not_revoked_unless_that_is_meant(running)
     capsign(*revoke)  # what was revoked before may be again
 
 
-@pytest.mark.parametrize("_", range(5))
-def test_a_revocation_ends_without_a_word_of_a_thread(running, _):
-    """gRPC's thread that looks at a channel's state ended with a traceback when the channel was
-    closed under it.
-    """
-    ran = capsign(
-        "revoke", "handle", os.urandom(16).hex(), "--as", "responder", "--dir", running["dir"]
-    )
-    assert ran.stderr == b"By the policy in force no workload stops signing.\n"
-    assert b"Serials are not kept" in ran.stdout
-
-
 def test_adapter_and_files_by_variables_or_by_a_profile(running, tmp_path):
     """A real `revoke` needed five options, in the moment when nobody has time for them."""
     mine = running["clients"]["responder"]

@@ -96,3 +96,19 @@ def test_no_other_module_makes_a_channel():
                 if isinstance(node, ast.ImportFrom) and "exporter" in (node.module or ""):
                     found["exporter"].add(name)
     assert found == {"channel": OWN_CHANNELS, "exporter": EXPORTERS}
+
+
+def test_nobody_else_looks_at_the_state_of_a_channel():
+    """The threads in which gRPC does that outlive the command that began them, and end with a
+    traceback; `capsign_cli.connecting` waits for them. Channels of asyncio have no such threads:
+    there it is `channel_ready`.
+    """
+    found = set()
+    for folder in (*SOURCES, "bench", "tests"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            text = file.read_text()
+            if "channel_ready_future" in text or ".subscribe" in text:
+                named = {getattr(node, "attr", None) for node in ast.walk(ast.parse(text))}
+                if named & {"channel_ready_future", "subscribe"}:
+                    found.add(str(file.relative_to(ROOT)))
+    assert found == {"clients/cli/capsign_cli/connecting.py", "tests/cli/test_connecting.py"}

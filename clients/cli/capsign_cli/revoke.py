@@ -4,24 +4,18 @@ everything, for responders and operators.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsign_cli import endpoints, output, revocations
+from capsign_cli.connecting import connected
 from capsign_cli.failures import REFUSED, UNKNOWN, CliError
 
 if TYPE_CHECKING:
     import grpc
     from capsign_wire.adapter.v1 import admin_pb2
-
-CONNECT_SECONDS = 10.0
-"""Longest wait for each step of connecting."""
 
 ANSWER_SECONDS = 30.0
 """Longest wait for the answer, and for a place at the adapter."""
@@ -76,7 +70,7 @@ def withdraw(
 
     number = revocations.number_of(kind)
     request = admin_pb2.RevokeRequest(kind=number, target=target, only_known=not unknown_too)
-    with adapter.channel() as channel, _connected(channel):
+    with adapter.channel() as channel, connected(channel):
         reached = revocations.reached(channel, number, target)
         revocations.confirm(kind, target, reached, yes=yes)
         # Until here nothing can have happened; a connection that breaks afterwards leaves open
@@ -147,39 +141,3 @@ def _revoked(call: Any, request: Any) -> Any:
                 click.echo(f"{failure.row.name}: the adapter is busy. Trying again …", err=True)
             told_so = True
             time.sleep(pause)
-
-
-@contextmanager
-def _connected(channel: grpc.Channel) -> Iterator[None]:
-    """While the channel is connected. Raises grpc.FutureTimeoutError if that fails or takes too
-    long.
-
-    gRPC looks at the state of a channel in a thread of its own, which ends a moment after nobody
-    wants to know any more, and with a traceback if the channel is closed before. So it is waited
-    for.
-    """
-
-    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
-    tell, before = states.put, set(threading.enumerate())
-    channel.subscribe(tell, try_to_connect=True)
-    try:
-        _await_ready(states)
-        channel.unsubscribe(tell)
-        yield
-    finally:
-        channel.unsubscribe(tell)
-        for looking in set(threading.enumerate()) - before:
-            looking.join(timeout=1.0)
-
-
-def _await_ready(states: SimpleQueue[grpc.ChannelConnectivity]) -> None:
-    import grpc
-
-    state = None
-    while state is not grpc.ChannelConnectivity.READY:
-        try:
-            state = states.get(timeout=CONNECT_SECONDS)
-        except Empty:
-            raise grpc.FutureTimeoutError from None
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise grpc.FutureTimeoutError
