@@ -4,10 +4,14 @@ to the same.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
+from typing import NamedTuple
 
+from capsign_adapter.decide.rollout_reports import Breach, Samples, breach_of, weighed
 from capsign_adapter.model.rollouts import LATENCY_BOUNDS_MS, Side, Triggers
 
 MILLION = 1_000_000
@@ -20,7 +24,7 @@ class Verdict(IntEnum):
     FAILED = 2
     """A trigger is breached: it is rolled back."""
     INCONCLUSIVE = 3
-    """There are too few samples to say."""
+    """There are too few samples to say, or one reporter alone says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,17 @@ class Trigger:
     needed: int
     required: bool
     """Whether it takes the samples to be healthy."""
-
-    @property
-    def is_known(self) -> bool:
-        return self.samples >= max(self.needed, 1)
+    breach: Breach
 
     @property
     def is_breached(self) -> bool:
-        return self.is_known and self.value > self.bound
+        """Whoever is left out of those who report."""
+        return self.breach is Breach.FIRM
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it is breached or not on the word of one reporter."""
+        return self.breach in {Breach.DISPUTED, Breach.UNDISPUTED}
 
     @property
     def is_lacking(self) -> bool:
@@ -53,42 +60,40 @@ class Trigger:
 
 def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
     """Each trigger with what was counted."""
-    calls = side.signed + side.refused + side.unanswered
-    failures = side.refused + side.unanswered
-    verifications = side.verified + side.verify_failed
-    found = [
-        Trigger(
-            "error rate",
-            _ppm(failures, calls),
-            triggers.error_ppm,
-            calls,
-            triggers.min_samples,
-            required=True,
-        ),
-        Trigger(
-            "verify-failure rate",
-            _ppm(side.verify_failed, verifications),
-            triggers.verify_failure_ppm,
-            verifications,
-            triggers.min_verifications,
-            required=triggers.verifications_required,
-        ),
-    ]
+    reports, most = side.reporters.values(), triggers.min_samples
+    calls = (side.refused + side.unanswered, side.signed + side.refused + side.unanswered)
+    lost = [weighed(each.unanswered, each.unanswered, most) for each in reports]
+    answered = sum(1 for each in reports if each.unanswered or each.timed)
+    rate = _Rate("error rate", triggers.error_ppm, most, required=True)
+    found = [rate.of(calls, lost, answered)]
+    most = triggers.min_verifications
+    checks = (side.verify_failed, side.verified + side.verify_failed)
+    said = [weighed(each.failed, each.verified + each.failed, most) for each in reports]
+    required = triggers.verifications_required
+    rate = _Rate("verify-failure rate", triggers.verify_failure_ppm, most, required)
+    found.append(rate.of(checks, said, sum(1 for _, total in said if total)))
     if triggers.p99_ms:
-        timed = sum(side.latencies)
-        slow, bound, needed = p99_ms(side), triggers.p99_ms, triggers.min_samples
-        found.append(Trigger("p99", slow, bound, timed, needed, required=False))
+        found.append(_p99(side, triggers.p99_ms, triggers.min_samples))
     return tuple(found)
 
 
-def verdict_of(side: Side, triggers: Triggers) -> Verdict:
-    """One breached trigger is enough to fail; one that lacks samples, to be inconclusive."""
+def verdict_of(side: Side, triggers: Triggers, *, believes_one: bool = False) -> Verdict:
+    """One breached trigger is enough to fail; one that lacks samples, or that one reporter decides,
+    to be inconclusive. `believes_one`: nobody else is to be waited for, so that the only reporter
+    that there is is believed.
+    """
     found = measures(side, triggers)
-    if any(each.is_breached for each in found):
+    fatal = {Breach.FIRM, Breach.UNDISPUTED} if believes_one else {Breach.FIRM}
+    if any(each.breach in fatal for each in found):
         return Verdict.FAILED
-    if any(each.is_lacking for each in found):
+    if any(each.is_lacking or each.is_doubtful for each in found):
         return Verdict.INCONCLUSIVE
     return Verdict.HEALTHY
+
+
+def slower_than(latencies: Sequence[int], bound_ms: int) -> int:
+    """How many of the calls of LATENCY_BOUNDS_MS are in a class that ends above the bound."""
+    return sum(latencies[bisect_right(LATENCY_BOUNDS_MS, bound_ms) :])
 
 
 def p99_ms(side: Side) -> int:
@@ -105,6 +110,45 @@ def p99_ms(side: Side) -> int:
         for bound, seen in zip(bounds, accumulate(side.latencies), strict=True)
         if seen >= rank
     )
+
+
+class _Rate(NamedTuple):
+    """The trigger of a rate, parts in a million."""
+
+    name: str
+    bound: int
+    needed: int
+    required: bool
+
+    def of(self, samples: Samples, reporters: Sequence[Samples], heard: int) -> Trigger:
+        """With what was counted. `samples` are all, those of `reporters` among them."""
+
+        def is_above(bad: int, total: int) -> bool:
+            return total >= max(self.needed, 1) and _ppm(bad, total) > self.bound
+
+        breach = breach_of(_own(samples, reporters), reporters, heard, is_above)
+        name, bound, needed, required = self
+        return Trigger(name, _ppm(*samples), bound, samples[1], needed, required, breach)
+
+
+def _p99(side: Side, bound: int, needed: int) -> Trigger:
+    """The trigger of latencies: above its bound when more than one call of a hundred is."""
+
+    def is_above(slow: int, total: int) -> bool:
+        return total >= max(needed, 1) and slow > total // 100
+
+    timed = sum(side.latencies)
+    told = [(each.slow, each.timed) for each in side.reporters.values()]
+    own = _own((slower_than(side.latencies, bound), timed), told)
+    heard = sum(1 for _, total in told if total)
+    breach = breach_of(own, [weighed(*each, needed) for each in told], heard, is_above)
+    return Trigger("p99", p99_ms(side), bound, timed, needed, required=False, breach=breach)
+
+
+def _own(samples: Samples, reporters: Sequence[Samples]) -> Samples:
+    """What of the samples no reporter said."""
+    bad, total = samples
+    return bad - sum(each[0] for each in reporters), total - sum(each[1] for each in reporters)
 
 
 def _ppm(part: int, whole: int) -> int:

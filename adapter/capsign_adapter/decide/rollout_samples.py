@@ -4,7 +4,8 @@ agents' batches counts the same.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,8 +16,16 @@ from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign_adapter.decide.rollout_analysis import p99_ms
-from capsign_adapter.decide.rollout_cohort import is_counted
-from capsign_adapter.model.rollouts import LATENCY_BOUNDS_MS, Figures, RolloutRow, Side
+from capsign_adapter.decide.rollout_cohort import bucket, is_counted
+from capsign_adapter.decide.rollout_reports import MOST_COUNTED, weighed
+from capsign_adapter.model.rollouts import (
+    LATENCY_BOUNDS_MS,
+    Figures,
+    Reports,
+    RolloutRow,
+    Side,
+    Triggers,
+)
 
 BLAMED = frozenset(
     {
@@ -33,6 +42,7 @@ one workload could roll a rollout back.
 """
 
 _NAMES_KEY = frozenset({Kind.SIGNED, Kind.SIGNED_TWICE, Kind.REFUSED, Kind.VERIFICATIONS_REPORTED})
+_FIELDS = Reports._fields
 _NOT_DONE = frozenset({reasons.OUTCOME_UNKNOWN, reasons.OUTCOME_UNAVAILABLE})
 
 
@@ -75,7 +85,11 @@ class _Tally:
         self._row = row
         self._grants = grants
         self._latencies = [list(row.figures.before.latencies), list(row.figures.after.latencies)]
-        self._counts: list[dict[str, int]] = [{}, {}]
+        self._counts: list[Counter[str]] = [Counter(), Counter()]
+        self._reports = [
+            {bucket: list(said) for bucket, said in side.reporters.items()}
+            for side in (row.figures.before, row.figures.after)
+        ]
         self._inside: dict[str, bool] = {}
         # tenant and key stand beside each other in every entry that names a key
         self.needle = b"".join(
@@ -84,27 +98,34 @@ class _Tally:
 
     def sides(self) -> tuple[Side, Side]:
         """After and before."""
-        before, after = (
-            replace(
-                side,
-                latencies=tuple(latencies),
-                **{name: getattr(side, name) + more for name, more in counts.items()},
-            )
-            for side, counts, latencies in zip(
-                (self._row.figures.before, self._row.figures.after),
-                self._counts,
-                self._latencies,
-                strict=True,
-            )
+        figures = self._row.figures
+        return self._side(figures.after, True), self._side(figures.before, False)
+
+    def _side(self, side: Side, is_after: bool) -> Side:
+        counts = self._counts[is_after]
+        reporters = {bucket: Reports(*said) for bucket, said in self._reports[is_after].items()}
+        was, weighs = (
+            _weight(each, self._row.plan.triggers) for each in (side.reporters, reporters)
         )
-        return after, before
+        return replace(
+            side,
+            signed=side.signed + counts["signed"],
+            refused=side.refused + counts["refused"],
+            unanswered=side.unanswered + weighs.unanswered - was.unanswered,
+            verified=side.verified + counts["verified"] + weighs.verified - was.verified,
+            verify_failed=(
+                side.verify_failed + counts["verify_failed"] + weighs.failed - was.failed
+            ),
+            latencies=tuple(self._latencies[is_after]),
+            reporters=reporters,
+        )
 
     def entry(self, data: bytes) -> None:
         entry = decode(data)
         if isinstance(entry, VerificationsReported):
-            self._verified(
-                entry.key_version, entry.verified_algorithm, entry.verified, entry.failed
-            )
+            side = self._side_of(entry.key_version, entry.verified_algorithm)
+            self._add(side, "verified", entry.verified)
+            self._add(side, "verify_failed", entry.failed)
         elif isinstance(entry, Signed | SignedTwice) and self._is_ours(
             entry.group.tenant, entry.group.key
         ):
@@ -124,7 +145,8 @@ class _Tally:
             if record.grant not in self._grants:
                 continue
             if record.kind == evidence_pb2.AUDIT_KIND_VERIFICATIONS:
-                self._verified(record.key_version, record.algorithm, record.verified, record.failed)
+                side = self._side_of(record.key_version, record.algorithm)
+                self._said(side, workload, verified=record.verified, failed=record.failed)
             elif record.kind == evidence_pb2.AUDIT_KIND_OUTCOME:
                 self._outcome(workload, record)
 
@@ -134,14 +156,22 @@ class _Tally:
             return
         inside = self._is_inside(workload)
         if record.outcome in _NOT_DONE and record.reason in BLAMED:
-            self._add(inside, "unanswered")
+            self._said(inside, workload, unanswered=1)
         elif record.outcome == reasons.OUTCOME_DONE and record.elapsed_ms:
-            self._latencies[inside][bisect_left(LATENCY_BOUNDS_MS, record.elapsed_ms)] += 1
+            found = bisect_left(LATENCY_BOUNDS_MS, record.elapsed_ms)
+            self._latencies[inside][found] += 1
+            bound = self._row.plan.triggers.p99_ms
+            is_slow = found >= bisect_right(LATENCY_BOUNDS_MS, bound)
+            self._said(inside, workload, timed=1, slow=int(is_slow))
 
-    def _verified(self, version: int, algorithm: int, verified: int, failed: int) -> None:
-        side = self._side_of(version, algorithm)
-        self._add(side, "verified", verified)
-        self._add(side, "verify_failed", failed)
+    def _said(self, side: bool | None, workload: str, **counts: int) -> None:
+        """Add to what a workload said of a side."""
+        if side is None or not any(counts.values()):
+            return
+        kept = self._reports[side].setdefault(bucket(self._row.id, workload), [0] * len(_FIELDS))
+        for name, more in counts.items():
+            index = _FIELDS.index(name)
+            kept[index] = min(kept[index] + more, MOST_COUNTED)
 
     def _side_of(self, version: int, algorithm: int) -> bool | None:
         """True: after; False: before; None: neither, or both would be."""
@@ -161,6 +191,16 @@ class _Tally:
         return (tenant, key) == (self._row.tenant, self._row.key)
 
     def _add(self, side: bool | None, name: str, more: int = 1) -> None:
-        if side is not None and more:
-            counts = self._counts[side]
-            counts[name] = counts.get(name, 0) + more
+        """Add what no workload says: the adapter's own, and what people with a role report."""
+        if side is not None:
+            self._counts[side][name] += more
+
+
+def _weight(reporters: Mapping[int, Reports], triggers: Triggers) -> Reports:
+    """What all reporters weigh together. Their latencies weigh in the trigger alone."""
+    unanswered = verified = failed = 0
+    for said in reporters.values():
+        unanswered += weighed(said.unanswered, said.unanswered, triggers.min_samples)[0]
+        bad, total = weighed(said.failed, said.verified + said.failed, triggers.min_verifications)
+        verified, failed = verified + total - bad, failed + bad
+    return Reports(unanswered=unanswered, verified=verified, failed=failed)

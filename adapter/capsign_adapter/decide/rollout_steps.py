@@ -39,6 +39,8 @@ class World:
     """Of its key, newest first."""
     in_cohort: int
     """How many of policy's workloads the step has."""
+    workloads: int = 2
+    """How many may use the key, and so report."""
 
     def version(self, number: int) -> KeyVersionRow | None:
         """The one of that number."""
@@ -58,18 +60,21 @@ class World:
 def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent | None:
     """What happens now, if anything does without a person.
 
-    A breached trigger counts in a pause too: what is paused still signs. A clock that was put back
-    makes a step wait, and never skips one.
+    A breached trigger counts in a pause too: what is paused still signs. Where one reporter alone
+    says that it is breached, the others have until the end of the step to say otherwise. A clock
+    that was put back makes a step wait, and never skips one.
     """
     if row.is_final:
         return None
     if is_overtaken(row, world):
         return RolloutEvent.OVERTAKE
-    judged = row.stage in JUDGED
-    verdict = verdict_of(row.figures.after, row.plan.triggers) if judged else Verdict.HEALTHY
+    verdict, rest = Verdict.HEALTHY, remaining_ms(row, world, now_ms)
+    if row.stage in JUDGED:
+        alone = not rest or world.workloads == 1
+        verdict = verdict_of(row.figures.after, row.plan.triggers, believes_one=alone)
     if verdict is Verdict.FAILED:
         return RolloutEvent.ROLL_BACK
-    if row.pace is not RolloutPace.RUNNING or remaining_ms(row, world, now_ms):
+    if row.pace is not RolloutPace.RUNNING or rest:
         return None
     doubtful = verdict is Verdict.INCONCLUSIVE and world.in_cohort > 0
     return PaceEvent.DOUBT if doubtful else following(row)

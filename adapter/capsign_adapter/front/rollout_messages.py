@@ -86,6 +86,7 @@ def _trigger(trigger: Trigger) -> pb.RolloutTrigger:
         needed=trigger.needed,
         breached=trigger.is_breached,
         is_time=trigger.name == "p99",
+        doubtful=trigger.is_doubtful,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -76,9 +76,20 @@ class RolloutPlan:
     triggers: Triggers
 
 
+class Reports(NamedTuple):
+    """All that one reporter said of a step, as it said it."""
+
+    unanswered: int = 0
+    timed: int = 0
+    slow: int = 0
+    """Of the timed ones, those above the trigger's bound."""
+    verified: int = 0
+    failed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What was counted of those who sign with one of the two."""
+    """What was counted of those who sign with one of the two. Of reports it has what they weigh."""
 
     signed: int = 0
     refused: int = 0
@@ -89,6 +100,8 @@ class Side:
     verify_failed: int = 0
     latencies: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
     """How many calls took up to each of LATENCY_BOUNDS_MS, as agents report."""
+    reporters: Mapping[int, Reports] = field(default_factory=dict)
+    """Who reported what, by the bucket of the reporter's identity: at most BUCKETS of them."""
 
 
 @dataclass(frozen=True, slots=True)

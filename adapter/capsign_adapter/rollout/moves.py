@@ -91,8 +91,9 @@ class Moves:
             for each in self.store.key_versions()
             if (each.tenant, each.key) == (row.tenant, row.key)
         ]
-        inside = sum(is_counted(row, workload) for workload in self.workloads(row))
-        return World(sorted(ours, key=lambda each: -each.version), inside)
+        workloads = self.workloads(row)
+        inside = sum(is_counted(row, workload) for workload in workloads)
+        return World(sorted(ours, key=lambda each: -each.version), inside, len(workloads))
 
     def workloads(self, row: RolloutRow) -> frozenset[str]:
         """Every workload that policy lets use the key."""
@@ -172,8 +173,12 @@ class Moves:
     ) -> Callable[[RolloutRow, int], bytes]:
         """The entry of a change of `row`, which is told the row after it."""
         digest, figures = self.policy().digest, row.figures
-        judged = row.stage in JUDGED
-        verdict = int(verdict_of(figures.after, row.plan.triggers)) if judged else 0
+        verdict = 0
+        if row.stage in JUDGED:
+            # only its figures roll it back; on whose word they do depends on the time that was left
+            believed = act is Act.ROLLOUT_ROLLED_BACK
+            judged = verdict_of(figures.after, row.plan.triggers, believes_one=believed)
+            verdict = int(judged)
 
         def entry(after: RolloutRow, epoch: int) -> bytes:
             return RolloutStep(

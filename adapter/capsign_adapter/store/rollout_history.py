@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from capsign_adapter.model.lifecycle import RolloutPace, RolloutStage
@@ -23,7 +25,13 @@ def steps(tx: Reader, rollout_id: bytes) -> list[RolloutStep]:
 
 
 def add(tx: Transaction, step: RolloutStep) -> None:
-    """One more."""
+    """One more. Of its figures it keeps the sums; who reported what is in the log."""
+    figures = step.figures
+    sums = replace(
+        figures,
+        after=replace(figures.after, reporters={}),
+        before=replace(figures.before, reporters={}),
+    )
     tx.send(
         f"INSERT INTO rollout_steps ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
         step.rollout,
@@ -36,7 +44,7 @@ def add(tx: Transaction, step: RolloutStep) -> None:
         step.at_ms,
         step.epoch,
         step.leaf_index,
-        encoded(step.figures),
+        encoded(sums),
     )
 
 

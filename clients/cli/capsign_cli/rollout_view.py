@@ -102,7 +102,9 @@ def trigger_text(trigger: pb.RolloutTrigger) -> str:
         f"{trigger.name} {unit(trigger.value)} (bound {unit(trigger.bound)}, "
         f"{trigger.samples} samples{enough})"
     )
-    return f"{text} BREACHED" if trigger.breached else text
+    if trigger.breached:
+        return f"{text} BREACHED"
+    return f"{text} on the word of one reporter" if trigger.doubtful else text
 
 
 def picture_of(rollout: pb.Rollout, steps: Any) -> RenderableType:
@@ -167,7 +169,8 @@ def _trigger_line(trigger: pb.RolloutTrigger) -> Any:
     from rich.text import Text
 
     enough = trigger.samples / trigger.needed if trigger.needed else 1.0
-    style = "red" if trigger.breached else "green" if enough >= 1 else "yellow"
+    sound = enough >= 1 and not trigger.doubtful
+    style = "red" if trigger.breached else "green" if sound else "yellow"
     return Text(f"samples    {_bar(enough)} {trigger_text(trigger)}", style)
 
 

@@ -118,7 +118,7 @@ class _RolloutVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollou
     ROLLOUT_VERDICT_FAILED: _RolloutVerdict.ValueType  # 2
     """A trigger is breached."""
     ROLLOUT_VERDICT_INCONCLUSIVE: _RolloutVerdict.ValueType  # 3
-    """There are too few samples."""
+    """There are too few samples, or it depends on the word of one reporter."""
 
 class RolloutVerdict(_RolloutVerdict, metaclass=_RolloutVerdictEnumTypeWrapper):
     """What the figures of a step say."""
@@ -130,7 +130,7 @@ ROLLOUT_VERDICT_HEALTHY: RolloutVerdict.ValueType  # 1
 ROLLOUT_VERDICT_FAILED: RolloutVerdict.ValueType  # 2
 """A trigger is breached."""
 ROLLOUT_VERDICT_INCONCLUSIVE: RolloutVerdict.ValueType  # 3
-"""There are too few samples."""
+"""There are too few samples, or it depends on the word of one reporter."""
 Global___RolloutVerdict: _TypeAlias = RolloutVerdict  # noqa: Y015
 
 @_typing.final
@@ -218,6 +218,7 @@ class RolloutTrigger(_message.Message):
     NEEDED_FIELD_NUMBER: _builtins.int
     BREACHED_FIELD_NUMBER: _builtins.int
     IS_TIME_FIELD_NUMBER: _builtins.int
+    DOUBTFUL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Which."""
     value: _builtins.int
@@ -232,6 +233,10 @@ class RolloutTrigger(_message.Message):
     """Whether it is breached."""
     is_time: _builtins.bool
     """Whether value and bound are milliseconds."""
+    doubtful: _builtins.bool
+    """Whether that depends on the word of one reporter: it pauses the rollout, or if nobody else has
+    reported by the end of the step it counts as breached.
+    """
     def __init__(
         self,
         *,
@@ -242,10 +247,11 @@ class RolloutTrigger(_message.Message):
         needed: _builtins.int = ...,
         breached: _builtins.bool = ...,
         is_time: _builtins.bool = ...,
+        doubtful: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "breached", b"breached", "is_time", b"is_time", "name", b"name", "needed", b"needed", "samples", b"samples", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "breached", b"breached", "doubtful", b"doubtful", "is_time", b"is_time", "name", b"name", "needed", b"needed", "samples", b"samples", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
