@@ -17,7 +17,7 @@ QUICK = (
     POLICY
     + """
 rollouts:
-  propagation: 100ms
+  propagation: 3s
   canary: [{percent: 99, bake: 10m}]
   dual_sign: 0s
   promote: 0s

@@ -30,6 +30,7 @@ from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import CLOCK, monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler, Turn
+from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
@@ -178,6 +179,7 @@ class AdapterRig:
         )
         self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)
         self.snapshots = Snapshots(self.store, lambda _: self.keyring.clear())
+        self.key_readers = KeyReaders(self.store, self.snapshots.policy, now_ms)
         self.changes = ChangeNotifier()
         self.barrier = RevocationBarrier(3000, 1000, lambda: self.store.control().revocation_epoch)
         self.rates = Buckets(lambda: monotonic_ms() + self.skipped_ms)
@@ -202,7 +204,7 @@ class AdapterRig:
             self.clock,
         )
         self.resolutions = Resolutions(self.admission, self.charges, self.store)
-        self.keys = PublicKeys(self.admission, self.keyring, self.snapshots)
+        self.keys = PublicKeys(self.admission, self.keyring, self.snapshots, self.key_readers)
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def apply(self, document: str) -> None:

@@ -215,7 +215,7 @@ class Listeners:
             lambda _: PublicServer(
                 addresses.listener(address),
                 self._identities.pair,
-                Routes(self._state.key_sets),
+                Routes(self._state.key_sets, self._state.key_readers),
                 Buckets(monotonic_ms),
             ),
         )

@@ -35,6 +35,7 @@ class RolloutParts:
 
     def __init__(self, state: State, metrics: Metrics) -> None:
         policy, snapshots = state.snapshots.policy, state.snapshots
+        self._readers = state.key_readers
         ends = metrics.counter("capsign.rollout.ends")
         moves = Moves(policy, state.store, state.epochs, now_ms, ends)
         make = maker(policy, state.token, state.store, moves.now_ms)
@@ -49,5 +50,11 @@ class RolloutParts:
         rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(servicer, registrar)
 
     def ticker(self) -> Ticker:
-        """Takes the steps that are due, again and again; not yet started."""
-        return Ticker("rollouts", LOOK_S, self.clockwork.look)
+        """Takes the steps that are due, and tells the store who fetched public keys, again and
+        again; not yet started.
+        """
+        return Ticker("rollouts", LOOK_S, self._look)
+
+    def _look(self) -> bool:
+        self._readers.flush()
+        return self.clockwork.look()

@@ -47,4 +47,4 @@ class SigningPath:
             admission, state.decisions, charges, state.snapshots, state.store, batches
         )
         self.resolutions = Resolutions(admission, charges, state.yielding_store)
-        self.public_keys = PublicKeys(admission, state.keyring, state.snapshots)
+        self.public_keys = PublicKeys(admission, state.keyring, state.snapshots, state.key_readers)

@@ -17,10 +17,11 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.checkpoints import Checkpoints
-from capsign_adapter.sign.clock import monotonic_ms
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.fair_scheduler import FairQueue
+from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.replica_drains import Membership
@@ -68,6 +69,7 @@ class State:
             self.yielding_store, self._moved, self.scheduled_token.aside, known=known
         )
         self.key_sets = KeySets(self.keyring, self.snapshots)
+        self.key_readers = KeyReaders(store, self.snapshots.policy, now_ms)
         self.changes = ChangeNotifier()
         self.epochs = EpochFollower(self.snapshots, self.barrier, self.membership, self.changes)
         self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)

@@ -24,6 +24,7 @@ from capsign_adapter.algorithms.kid import public_members
 from capsign_adapter.decide.context import Context
 from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.rollouts import RolloutRow
 
 MOST_KEPT_S = 60
 """Longest that public keys may be kept, seconds."""
@@ -46,11 +47,14 @@ STATES: Mapping[int, str] = MappingProxyType(
 """The states of versions that are shown, as `capsign_state` names them."""
 
 
-def kept_s(policy: Policy) -> int:
-    """How long public keys may be kept, seconds: a third of the propagation window, and at most a
-    minute. 0: they are to be asked for each time.
+def kept_s(policy: Policy, under_way: RolloutRow | None = None) -> int:
+    """How long the public keys of a key may be kept, seconds: a third of the propagation window,
+    and at most a minute. The window is that of the policy, or that of the rollout of this key which
+    is under way, if it is shorter. 0: they are to be asked for each time.
     """
-    return min(MOST_KEPT_S, policy.rollouts.propagation_ms // (1000 * FETCHES_BEFORE_USE))
+    plans = [policy.rollouts, *([under_way.plan] if under_way is not None else [])]
+    window_ms = min(plan.propagation_ms for plan in plans)
+    return min(MOST_KEPT_S, window_ms // (1000 * FETCHES_BEFORE_USE))
 
 
 def shown(rows: Iterable[KeyVersionRow], algorithm: int) -> list[KeyVersionRow]:
@@ -134,8 +138,8 @@ class PublicKey:
 
 def jwk(key: PublicKey) -> dict[str, object]:
     """The JWK. `nbf` is when the version was activated, seconds since 1970; one that does not sign
-    yet has none. The members that begin with `capsign_` are ours: RFC 7517 section 4 has readers
-    pass over what they do not know.
+    yet has none. `capsign_visible_since` is when its public keys were first shown. The members that
+    begin with `capsign_` are ours: RFC 7517 section 4 has readers pass over what they do not know.
     """
     members: dict[str, object] = {
         **public_members(key.spki),
@@ -144,6 +148,7 @@ def jwk(key: PublicKey) -> dict[str, object]:
         "use": "sig",
         "capsign_state": STATES[key.row.state],
         "capsign_version": key.row.version,
+        "capsign_visible_since": key.row.published_ms // 1000,
     }
     if key.row.activated_ms:
         members["nbf"] = key.row.activated_ms // 1000
@@ -158,6 +163,10 @@ class KeySet:
     etag: str
     kept_s: int
     """How long it may be kept, seconds."""
+    newest: int
+    """The newest version of the key in it; 0: none."""
+    sequence: int
+    """The revocation epoch that it is of."""
 
 
 def key_set(keys: Sequence[PublicKey], epoch: int, kept_s: int) -> KeySet:
@@ -172,4 +181,5 @@ def key_set(keys: Sequence[PublicKey], epoch: int, kept_s: int) -> KeySet:
     }
     body = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
     digest = urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
-    return KeySet(body, f'"{digest}"', kept_s)
+    newest = max((key.row.version for key in keys), default=0)
+    return KeySet(body, f'"{digest}"', kept_s, newest, epoch)

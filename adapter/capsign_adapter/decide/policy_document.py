@@ -178,10 +178,12 @@ _CANARY = (
 
 class RolloutsPart(_Part, frozen=True, kw_only=True):
     """How a key moves to another version or algorithm: the time that verifiers have to fetch new
-    public keys, and how long each stage lasts at least. A dual_sign of 0s leaves that stage out.
+    public keys, whether those who do not keep it waiting, and how long each stage lasts at least. A
+    dual_sign of 0s leaves that stage out.
     """
 
     propagation: Duration = "15m"
+    readiness: Literal["shown", "required"] = "shown"
     canary: Annotated[tuple[CanaryPart, ...], Meta(min_length=1, max_length=16)] = _CANARY
     dual_sign: Duration = "30m"
     promote: Duration = "30m"

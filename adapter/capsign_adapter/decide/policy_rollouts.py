@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from capsign_adapter.decide import durations
+from capsign_adapter.decide.jwks import FETCHES_BEFORE_USE
 from capsign_adapter.decide.policy import Rotation
 from capsign_adapter.decide.policy_document import (
     PolicyDocument,
@@ -21,6 +22,11 @@ DAY_MS = 24 * 3_600_000
 
 MAX_STAGE_MS = 90 * DAY_MS
 """Longest stage of a rollout."""
+
+MIN_PROPAGATION_MS = 1000 * FETCHES_BEFORE_USE
+"""Shortest window in which new public keys are shown and do not sign: they are kept for a second at
+least.
+"""
 
 MIN_ROTATION_MS, MAX_ROTATION_MS = 60_000, 3650 * DAY_MS
 """Shortest and longest time between rotations."""
@@ -37,6 +43,7 @@ def plan_of(part: RolloutsPart) -> RolloutPlan:
         promote_ms=durations.to_millis(part.promote),
         retire_ms=durations.to_millis(part.retire),
         triggers=_triggers(part.triggers),
+        readiness_required=part.readiness == "required",
     )
 
 
@@ -60,7 +67,6 @@ def problems(document: PolicyDocument) -> list[Problem]:
 
 def _of_rollouts(part: RolloutsPart) -> Iterator[Problem]:
     stages = {
-        "propagation": part.propagation,
         "dual_sign": part.dual_sign,
         "promote": part.promote,
         "retire": part.retire,
@@ -69,6 +75,8 @@ def _of_rollouts(part: RolloutsPart) -> Iterator[Problem]:
     }
     for path, text in stages.items():
         yield from _out_of_range(f"rollouts.{path}", text, 0, MAX_STAGE_MS)
+    window = part.propagation
+    yield from _out_of_range("rollouts.propagation", window, MIN_PROPAGATION_MS, MAX_STAGE_MS)
     if any(one.percent >= other.percent for one, other in pairwise(part.canary)):
         yield Problem(
             "rollouts.canary", "A step has no more workloads than the one before.", "Let it grow."

@@ -203,6 +203,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         doc.TlsPart: {"min": Choice("the weakest TLS", ranked("1.3"))},
         doc.RolloutsPart: {
             "propagation": _time("the propagation window", STRONGER, WEAKER),
+            "readiness": Choice("the readiness of verifiers", ranked("shown", "required")),
             "canary": _Canary(),
             "dual_sign": _time("signing twice", STRONGER, WEAKER),
             "promote": _time("the stage promote", STRONGER, WEAKER),

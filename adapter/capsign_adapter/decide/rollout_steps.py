@@ -41,6 +41,8 @@ class World:
     """How many of policy's workloads the step has."""
     workloads: int = 2
     """How many may use the key, and so report."""
+    missing: int = 0
+    """How many readers of public keys are expected to fetch the new version and have not."""
 
     def version(self, number: int) -> KeyVersionRow | None:
         """The one of that number."""
@@ -75,6 +77,8 @@ def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent 
     if verdict is Verdict.FAILED:
         return RolloutEvent.ROLL_BACK
     if row.pace is not RolloutPace.RUNNING or rest:
+        return None
+    if is_waiting(row, world):
         return None
     doubtful = verdict is Verdict.INCONCLUSIVE and world.in_cohort > 0
     return PaceEvent.DOUBT if doubtful else following(row)
@@ -115,6 +119,23 @@ def remaining_ms(row: RolloutRow, world: World, now_ms: int) -> int:
         return 0
     counted = row.paused_ms or now_ms
     return max(0, bake_ms(row) - max(0, counted - row.stage_since_ms))
+
+
+def is_waiting(row: RolloutRow, world: World) -> bool:
+    """Whether it waits for those who verify to fetch the new version. A person may let it go on
+    once the propagation window is over.
+    """
+    waits = row.plan.readiness_required and row.stage is RolloutStage.PROPAGATE
+    return waits and world.missing > 0
+
+
+def is_open_to_people(row: RolloutRow, world: World, now_ms: int) -> bool:
+    """Whether a person may promote it: not while verifiers have time to fetch public keys. Once
+    that time is over it goes on by itself, or waits for those who have not.
+    """
+    if is_waiting(row, world):
+        return not remaining_ms(row, world, now_ms)
+    return row.stage not in NOT_YET
 
 
 def is_overtaken(row: RolloutRow, world: World) -> bool:

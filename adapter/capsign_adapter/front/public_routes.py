@@ -10,6 +10,8 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.jwks import KeySet
+from capsign_adapter.model.key_readers import ANONYMOUS
+from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.key_sets import KeySets
 
 MAX_NAME = 64
@@ -31,6 +33,7 @@ class Question:
     path: str
     parameters: Mapping[str, str]
     if_none_match: str = ""
+    is_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,36 @@ class Answer:
 class Routes:
     """`/v1/jwks/TENANT/GRANT?protocol=…&role=…&version=…`. What the grant pins may be left out."""
 
-    def __init__(self, sets: KeySets) -> None:
+    def __init__(self, sets: KeySets, readers: KeyReaders) -> None:
         self._sets = sets
+        self._readers = readers
 
     def known(self, question: Question) -> Answer | None:
         """The answer, if it is in memory. Raises FailureError for what never has one."""
-        found = self._sets.known(*_place(question))
-        return _answer(found, question) if found is not None else None
+        where = _place(question)
+        found = self._sets.known(*where)
+        return self._answer(found, where[1], question) if found is not None else None
 
     def made(self, question: Question) -> Answer:
         """The answer, for which the token may have to derive keys. Raises FailureError."""
-        return _answer(self._sets.of(*_place(question)), question)
+        where = _place(question)
+        return self._answer(self._sets.of(*where), where[1], question)
+
+    def _answer(self, found: KeySet, grant: str, question: Question) -> Answer:
+        """The answer. Whoever hears 304 has the set, as whoever is given it; to a HEAD nothing is
+        given.
+        """
+        if not question.is_head:
+            self._readers.served(grant, ANONYMOUS, found.newest, found.sequence)
+        headers = {
+            "Content-Type": "application/jwk-set+json",
+            "Cache-Control": f"public, max-age={found.kept_s}",
+            "ETag": found.etag,
+        }
+        tags = {tag.strip().removeprefix("W/") for tag in question.if_none_match.split(",")}
+        if tags & {found.etag, "*"}:
+            return Answer(304, b"", headers)
+        return Answer(200, found.body, headers)
 
 
 def problem(error: FailureError) -> Answer:
@@ -84,15 +106,3 @@ def _place(question: Question) -> tuple[str, str, signing_pb2.ContextSuffix]:
         protocol_version=given.get("version", ""),
     )
     return parts[3], parts[4], suffix
-
-
-def _answer(found: KeySet, question: Question) -> Answer:
-    headers = {
-        "Content-Type": "application/jwk-set+json",
-        "Cache-Control": f"public, max-age={found.kept_s}",
-        "ETag": found.etag,
-    }
-    tags = {tag.strip().removeprefix("W/") for tag in question.if_none_match.split(",")}
-    if tags & {found.etag, "*"}:
-        return Answer(304, b"", headers)
-    return Answer(200, found.body, headers)

@@ -178,7 +178,10 @@ class PublicServer:
         if request.method not in {"GET", "HEAD"}:
             return Answer(405, b"", {"Allow": "GET, HEAD"})
         question = Question(
-            request.path, dict(request.query), request.headers.get("If-None-Match", "")
+            request.path,
+            dict(request.query),
+            request.headers.get("If-None-Match", ""),
+            request.method == "HEAD",
         )
         known = self._routes.known(question)
         if known is not None:

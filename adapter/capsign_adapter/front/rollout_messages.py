@@ -11,11 +11,16 @@ from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from capsign_adapter.decide.readiness import Readiness
 from capsign_adapter.decide.rollout_analysis import Trigger, measures, verdict_of
 from capsign_adapter.decide.rollout_samples import summary
 from capsign_adapter.decide.rollout_steps import JUDGED, World, remaining_ms
+from capsign_adapter.model.key_readers import KeyReader
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import RolloutPlan, RolloutRow, RolloutStep, Side, SignsWith
+
+MAX_MISSING = 64
+"""Most readers that are named as missing."""
 
 
 def rollout_of(row: RolloutRow, world: World, workloads: int, now_ms: int) -> pb.Rollout:
@@ -46,6 +51,31 @@ def rollout_of(row: RolloutRow, world: World, workloads: int, now_ms: int) -> pb
         workloads=workloads,
         first_leaf=row.figures.first_leaf,
         through_leaf=row.figures.through_leaf,
+    )
+
+
+def readiness_of(row: RolloutRow, world: World, readiness: Readiness) -> pb.RolloutReadiness:
+    """Who has the public keys of the version that a rollout leads to."""
+    version = world.version(row.after.version)
+    shown = pb.RolloutReadiness(
+        required=row.plan.readiness_required,
+        fetched=len(readiness.fetched),
+        missing=len(readiness.missing),
+        missing_readers=[_reader(each) for each in readiness.missing[:MAX_MISSING]],
+        anonymous_fetches=readiness.anonymous_fetches,
+    )
+    if version is not None and version.published_ms:
+        shown.visible_since.FromMilliseconds(version.published_ms)
+    return shown
+
+
+def _reader(reader: KeyReader) -> pb.KeyReader:
+    return pb.KeyReader(
+        grant=reader.grant,
+        workload=reader.workload,
+        version=reader.version,
+        sequence=reader.sequence,
+        fetched_at=_time(reader.fetched_ms),
     )
 
 

@@ -12,7 +12,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.rollout_start import left_behind
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.front.rollout_messages import rollout_of, step_of
+from capsign_adapter.front.rollout_messages import readiness_of, rollout_of, step_of
 from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.rollout.acts import Rollouts
 
@@ -138,7 +138,11 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
 
     def _shown(self, row: RolloutRow) -> pb.Rollout:
         moves = self._moves
-        shown = rollout_of(row, moves.world(row), len(moves.workloads(row)), moves.now_ms())
+        world = moves.world(row)
+        shown = rollout_of(row, world, len(moves.workloads(row)), moves.now_ms())
+        if row.is_version_change and not row.is_final:
+            readiness = moves.readiness(row, world)
+            shown.readiness.CopyFrom(readiness_of(row, world, readiness))
         shown.left_behind.extend(left_behind(moves.policy(), row)[:MAX_LEFT_BEHIND])
         return shown
 

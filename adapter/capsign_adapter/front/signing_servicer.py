@@ -17,7 +17,6 @@ from capsign_wire.failures import FailureError
 from capsign_wire.key_states import VERIFIES
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
-from capsign_adapter.decide.jwks import kept_s
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.front.batch_telemetry import BatchTelemetry
 from capsign_adapter.front.guard import answered, guarded
@@ -172,9 +171,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def _public_keys(
         self, peer: Peer, request: pb.GetPublicKeysRequest
     ) -> pb.GetPublicKeysResponse:
-        keys = self._keys.of(peer, request.handle, request.algorithm, request.context)
-        hint = kept_s(self._snapshots.policy())
-        return pb.GetPublicKeysResponse(keys=[key for key, _ in keys], refresh_hint_s=hint)
+        keys, keep_s = self._keys.fetched(peer, request)
+        return pb.GetPublicKeysResponse(keys=keys, refresh_hint_s=keep_s)
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:

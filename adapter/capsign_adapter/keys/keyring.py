@@ -142,6 +142,8 @@ class Keyring:
             context_digest=signer.context_digest,
             attestation=attestation,
         )
+        if row.published_ms:
+            public.visible_since.FromMilliseconds(row.published_ms)
         if row.activated_ms:
             public.activated_at.FromMilliseconds(row.activated_ms)
         return public

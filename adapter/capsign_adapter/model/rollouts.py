@@ -74,6 +74,8 @@ class RolloutPlan:
     promote_ms: int
     retire_ms: int
     triggers: Triggers
+    readiness_required: bool = False
+    """Whether the canary waits for those who verify and have not fetched the new version."""
 
 
 class Reports(NamedTuple):

@@ -9,7 +9,12 @@ from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import rollout_start
-from capsign_adapter.decide.rollout_steps import BOTH_NEEDED, NOT_YET, following, is_overtaken
+from capsign_adapter.decide.rollout_steps import (
+    BOTH_NEEDED,
+    following,
+    is_open_to_people,
+    is_overtaken,
+)
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import PaceEvent, RolloutEvent, RolloutStage
 from capsign_adapter.model.rollouts import RolloutRow, RolloutStep, SignsWith
@@ -101,12 +106,14 @@ class Rollouts:
         if revision and row.revision != revision:
             detail = f"Rollout {row.number} of {tenant}/{key} has moved on: look at it again."
             raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
-        if row.stage in NOT_YET:
+        if not is_open_to_people(row, self.moves.world(row), self.moves.now_ms()):
             detail = (
                 f"Verifiers are fetching the new public keys of {tenant}/{key}: nobody signs with "
                 "them before they had the time for it that the policy states."
             )
             raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
+        if full and row.stage is RolloutStage.PROPAGATE:
+            row = self.moves.do(row, following(row), actor)
         all_at_once = full and row.stage in BOTH_NEEDED
         event = RolloutEvent.PROMOTE if all_at_once else following(row)
         return self.moves.do(row, event, actor)

@@ -5,6 +5,7 @@ transaction, and in force when it returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from capsign_wire import logs
 from capsign_wire.telemetry import Counter
 
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.readiness import Readiness, readiness
 from capsign_adapter.decide.rollout_analysis import verdict_of
 from capsign_adapter.decide.rollout_cohort import is_counted
 from capsign_adapter.decide.rollout_samples import summary
@@ -24,6 +26,7 @@ from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove
 from capsign_adapter.rollout.counting import CountedStore
 from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.key_readers import KeyReaders
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
 
 ACTS: Mapping[RolloutEvent | PaceEvent, Act] = MappingProxyType(
@@ -57,7 +60,7 @@ _WITHDRAWS = frozenset({RolloutEvent.ABORT, RolloutEvent.ROLL_BACK, RolloutEvent
 """After these nothing may leave any more that was signed with what is new (I6)."""
 
 
-class RolloutStore(CountedStore, KeyVersions, Database, Protocol):
+class RolloutStore(CountedStore, KeyVersions, KeyReaders, Database, Protocol):
     """What is asked of the store about rollouts."""
 
 
@@ -93,7 +96,23 @@ class Moves:
         ]
         workloads = self.workloads(row)
         inside = sum(is_counted(row, workload) for workload in workloads)
-        return World(sorted(ours, key=lambda each: -each.version), inside, len(workloads))
+        world = World(sorted(ours, key=lambda each: -each.version), inside, len(workloads))
+        if not row.plan.readiness_required or row.stage is not RolloutStage.PROPAGATE:
+            return world
+        return replace(world, missing=len(self.readiness(row, world).missing))
+
+    def readiness(self, row: RolloutRow, world: World) -> Readiness:
+        """Who has fetched the public keys of the version that it leads to, and who has not."""
+        version = world.version(row.after.version)
+        published_ms = version.published_ms if version is not None else 0
+        readers = self.store.key_readers(row.tenant, row.key) if published_ms else []
+        granted = frozenset(
+            (grant.name, workload)
+            for grant in self.policy().grants
+            if (grant.tenant, grant.key) == (row.tenant, row.key)
+            for workload in grant.workloads
+        )
+        return readiness(row.after.version, published_ms, readers, granted)
 
     def workloads(self, row: RolloutRow) -> frozenset[str]:
         """Every workload that policy lets use the key."""

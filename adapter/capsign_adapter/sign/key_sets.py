@@ -6,7 +6,7 @@ from threading import Lock
 
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
-from capsign_adapter.decide.jwks import KeySet, Place, PublicKey, kept_s, key_set, place_of
+from capsign_adapter.decide.jwks import KeySet, Place, PublicKey, key_set, place_of
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
@@ -39,7 +39,8 @@ class KeySets:
         """The set of this place. Raises as `place_of`, and FailureError TOKEN_UNAVAILABLE."""
         snapshot = self._snapshots.current
         place = place_of(snapshot.policy, tenant, grant, suffix)
-        made = key_set(self._keys(snapshot, place), snapshot.epoch, kept_s(snapshot.policy))
+        keep_s = snapshot.kept_s(tenant, place.grant.key)
+        made = key_set(self._keys(snapshot, place), snapshot.epoch, keep_s)
         with self._lock:
             if snapshot.epoch > self._epoch or self._bytes + len(made.body) > MOST_BYTES:
                 self._made, self._bytes = {}, 0

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
 from capsign_adapter.decide import cost, key_acts
 from capsign_adapter.decide.admission import admit
+from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.signing_versions import signing_with
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.admit import Admission, context_of
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.snapshot import Snapshots
+from capsign_adapter.sign.key_readers import KeyReaders
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 
 class PublicKeys:
     """Gives the keys of a context to holders of a handle that may sign in it."""
 
-    def __init__(self, admission: Admission, keyring: Keyring, snapshots: Snapshots) -> None:
+    def __init__(
+        self, admission: Admission, keyring: Keyring, snapshots: Snapshots, readers: KeyReaders
+    ) -> None:
         self._admission = admission
         self._keyring = keyring
         self._snapshots = snapshots
+        self._readers = readers
+
+    def fetched(
+        self, peer: Peer, request: pb.GetPublicKeysRequest
+    ) -> tuple[list[signing_pb2.PublicKey], int]:
+        """Returns the public keys for whoever verifies with them, and for how many seconds he may
+        keep them; remembers that he has them. Raises as `of`.
+        """
+        snapshot, capability, found = self._found(
+            peer, request.handle, request.algorithm, request.context
+        )
+        keys = [key for key, _ in found]
+        newest = max(key.version for key in keys)
+        self._readers.served(capability.grant, peer.spiffe_id, newest, snapshot.epoch)
+        return keys, snapshot.kept_s(capability.tenant, capability.key)
 
     def of(
         self,
@@ -35,6 +55,16 @@ class PublicKeys:
         FailureError as signing would, RATE_LIMITED, KEY_NOT_ACTIVE or KEY_SUSPENDED if there is no
         version; TokenError.
         """
+        return self._found(peer, token, algorithm, suffix)[2]
+
+    def _found(
+        self,
+        peer: Peer,
+        token: bytes,
+        algorithm: algorithms_pb2.Algorithm.ValueType,
+        suffix: signing_pb2.ContextSuffix,
+    ) -> tuple[Snapshot, Capability, list[tuple[signing_pb2.PublicKey, Signer]]]:
+        """Returns the keys, the snapshot that they are of, and what the handle states."""
         now = now_ms()
         # The handle first: nobody without one makes the store answer.
         handle = self._admission.verify(token, peer, self._snapshots.policy(), now)
@@ -68,4 +98,4 @@ class PublicKeys:
             )
         if not found:
             raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, algorithm)
-        return found
+        return snapshot, capability, found

@@ -68,6 +68,10 @@ class Snapshot:
                 return self.revoked.of_version(tenant, key, row.version)
         return None
 
+    def kept_s(self, tenant: str, key: str) -> int:
+        """Returns for how long the public keys of a key may be kept, seconds."""
+        return jwks.kept_s(self.policy, self.rollouts.get((tenant, key)))
+
     def verifiable(self, tenant: str, key: str, algorithm: int) -> list[KeyVersionRow]:
         """Returns the versions that verifiers should know: those that sign first, newest first."""
         return jwks.shown(self.versions.get((tenant, key), ()), algorithm)

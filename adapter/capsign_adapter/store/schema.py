@@ -310,6 +310,23 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE revocations ADD COLUMN lifted_epoch {int} NOT NULL DEFAULT 0",
         ),
     ),
+    Migration(
+        10,
+        "who fetched public keys",
+        (
+            """CREATE TABLE key_readers (
+                tenant TEXT NOT NULL,
+                key_name TEXT NOT NULL,
+                grant_name TEXT NOT NULL,
+                workload TEXT NOT NULL,
+                version {int} NOT NULL CHECK (version > 0),
+                sequence {int} NOT NULL,
+                fetches {int} NOT NULL CHECK (fetches > 0),
+                fetched_ms {int} NOT NULL,
+                PRIMARY KEY (tenant, key_name, grant_name, workload)
+            ){clustered}""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -22,6 +22,9 @@ WORDS = {
     "rolled-back": "a trigger ended it: all sign as before",
     "overtaken": "another rollout, or another act on its versions, came before its end",
 }
+MOST_NAMED = 8
+"""Readers of public keys that the live view names."""
+
 BAR = 24
 """Width of the live view's bars, characters."""
 
@@ -52,6 +55,7 @@ def values_of(rollout: pb.Rollout) -> dict[str, Any]:
         "triggers": [trigger_text(each) for each in rollout.triggers],
         "new_side": _side(rollout.new_side),
         "old_side": _side(rollout.old_side),
+        "verifiers": verifiers_of(rollout),
         "left_behind": list(rollout.left_behind),
         "revision": rollout.revision,
         "started_by": rollout.started_by,
@@ -73,9 +77,52 @@ def line_of(rollout: pb.Rollout) -> str:
     if stage in {"canary", "dual-sign", "promote"}:
         parts.append(f"{rollout.workloads_in} of {rollout.workloads} workloads")
         parts += [trigger_text(each) for each in rollout.triggers]
+    elif stage == "propagate" and rollout.HasField("readiness"):
+        parts.append(readiness_text(rollout))
     if rollout.remaining_ms:
         parts.append(f"{left(rollout.remaining_ms)} left")
     return " · ".join(parts)
+
+
+def verifiers_of(rollout: pb.Rollout) -> dict[str, Any]:
+    """Who has fetched the public keys of the new version, and who has not; empty if nobody has
+    to.
+    """
+    if not rollout.HasField("readiness"):
+        return {}
+    found = rollout.readiness
+    shown = found.HasField("visible_since")
+    return {
+        "visible_since": time_text(found.visible_since.ToMilliseconds()) if shown else "",
+        "required": found.required,
+        "fetched": found.fetched,
+        "missing": found.missing,
+        "missing_readers": [
+            {
+                "grant": each.grant,
+                "workload": each.workload or "by HTTPS",
+                "version": each.version,
+                "sequence": each.sequence,
+                "fetched_at": time_text(each.fetched_at.ToMilliseconds()),
+            }
+            for each in found.missing_readers
+        ],
+        "fetches_by_https": found.anonymous_fetches,
+    }
+
+
+def readiness_text(rollout: pb.Rollout) -> str:
+    """How many have the new public keys, and how many of those who should have not."""
+    found = rollout.readiness
+    text = f"{found.fetched} of {found.fetched + found.missing} readers have the new public keys"
+    if found.anonymous_fetches:
+        text += f", {found.anonymous_fetches} fetches by HTTPS"
+    return f"{text}, and the canary waits for the others" if _is_waiting(rollout) else text
+
+
+def _is_waiting(rollout: pb.Rollout) -> bool:
+    found = rollout.readiness
+    return bool(found.required and found.missing and not rollout.remaining_ms)
 
 
 def where(rollout: pb.Rollout) -> str:
@@ -124,10 +171,31 @@ def picture_of(rollout: pb.Rollout, steps: Any) -> RenderableType:
         )
         parts += [_trigger_line(each) for each in rollout.triggers]
         parts.append(Text())
+    if stage_of(rollout) in {"propagate", "canary"} and rollout.HasField("readiness"):
+        parts += [*_reader_lines(rollout), Text()]
     if steps:
         last = steps[-1]
         parts.append(Text(f"last: {last.act} by {last.actor or 'the rollout itself'}", "dim"))
     return Group(*parts)
+
+
+def _reader_lines(rollout: pb.Rollout) -> list[Any]:
+    from rich.text import Text
+
+    found = rollout.readiness
+    known = found.fetched + found.missing
+    share = found.fetched / known if known else 1.0
+    style = "yellow" if found.missing else "green"
+    lines = [Text(f"verifiers  {_bar(share)} {readiness_text(rollout)}", style)]
+    for each in found.missing_readers[:MOST_NAMED]:
+        who = each.workload or "whoever asks by HTTPS"
+        at = time_text(each.fetched_at.ToMilliseconds())
+        lines.append(
+            Text(f"           {who} ({each.grant}) has version {each.version}, of {at}", "yellow")
+        )
+    if found.missing > MOST_NAMED:
+        lines.append(Text(f"           and {found.missing - MOST_NAMED} more", "yellow"))
+    return lines
 
 
 def _stage_lines(rollout: pb.Rollout) -> list[Any]:

@@ -152,6 +152,7 @@ def test_a_set_says_how_new_it_is_and_when_to_ask_again():
     members = json.loads(published_set().body)
     assert (members["capsign_sequence"], members["capsign_refresh_hint"]) == (41, 60)
     signs, coming, old = members["keys"]
+    assert coming["capsign_visible_since"] == PUBLISHED // 1000
     assert (signs["capsign_state"], signs["alg"], signs["nbf"]) == ("active", "EdDSA", NOW // 1000)
     assert (coming["capsign_state"], "nbf" in coming) == ("pre-activation", False)
     assert (old["capsign_state"], old["alg"], old["use"]) == ("deactivated", "PS256", "sig")

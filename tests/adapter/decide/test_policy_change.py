@@ -148,6 +148,11 @@ KINDS = {
         WEAKER,
     ),
     "a shorter propagation": (top(rollouts={}), top(rollouts={"propagation": "5m"}), WEAKER),
+    "readiness that is only shown": (
+        top(rollouts={"readiness": "required"}),
+        top(rollouts={}),
+        WEAKER,
+    ),
     "a shorter time of two signatures": (
         top(rollouts={}),
         top(rollouts={"dual_sign": "0s"}),

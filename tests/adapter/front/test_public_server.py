@@ -270,3 +270,26 @@ def test_it_is_off_unless_it_is_asked_for(tmp_path):
     running = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
     assert running.replica.public_port == 0
     running.stop()
+
+
+def test_who_fetches_is_counted_an_agent_by_its_identity_and_the_others_together(replica, verifier):
+    tag = verifier.ask().headers["ETag"]
+    assert verifier.ask(If_None_Match=tag).status == 304
+    verifier.ask(method="HEAD")
+    with replica.as_(APP) as channel:
+        issue = capability_pb2.IssueHandlesRequest()
+        issued = capability_pb2_grpc.CapabilityServiceStub(channel).IssueHandles(issue, timeout=10)
+        request = wire.GetPublicKeysRequest(
+            handle=next(each.token for each in issued.handles if each.grant == "orders-jwt"),
+            algorithm=algorithms_pb2.ALGORITHM_ED25519,
+            context=signing_pb2.ContextSuffix(role="issuer"),
+        )
+        (key,) = signing_pb2_grpc.SigningServiceStub(channel).GetPublicKeys(request).keys
+    assert 0 < key.visible_since.ToMilliseconds() <= key.activated_at.ToMilliseconds()
+    state = replica.replica.state
+    state.key_readers.flush()
+    seen = {
+        (each.grant, each.workload): (each.version, each.fetches)
+        for each in state.store.key_readers("demo", "orders")
+    }
+    assert seen == {("orders-jwt", ""): (1, 2), ("orders-jwt", APP): (1, 1)}

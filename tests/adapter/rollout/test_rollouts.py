@@ -14,6 +14,7 @@ from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
 from capsign_adapter.decide.rollout_cohort import is_in
 from capsign_adapter.decide.rollout_samples import count, summary
 from capsign_adapter.decide.rollout_start import left_behind
+from capsign_adapter.model.key_readers import KeyReader
 from capsign_adapter.model.lifecycle import KeyEvent, RolloutPace, RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures
 from capsign_evidence.leaf import Act
@@ -372,3 +373,43 @@ def test_a_rotation_that_failed_is_not_tried_for_ever(rig):
     report(rollouts, 2, verified=0, failed=100)
     assert rollouts.look().stage is S.ROLLED_BACK
     assert rollouts.look(DAY_MS).number == 1
+
+
+def test_a_kid_is_visible_for_three_refreshes_before_it_signs(rollouts):
+    """A verifier that keeps a set for as long as it may misses no key, even if it fails to fetch
+    one of two times. A window that is shorter fails here, and the policy that says so is refused.
+    """
+    rollouts.start()
+    rollouts.look()
+    rollouts.look(PLAN.propagation_ms)
+    row = next(row for row in rollouts.rig.store.key_versions() if row.version == 2)
+    kept_ms = rollouts.rig.snapshots.current.kept_s(*KEY) * 1000
+    assert row.activated_ms - row.published_ms >= 3 * kept_ms > 0
+
+
+def test_where_readiness_is_demanded_the_canary_waits_for_who_verified_before(rig):
+    strict = replace(WIDE, readiness_required=True)
+    rollouts = RolloutRig(rig, Clock(), strict)
+    rig.store.note_key_readers([reader(rollouts, version=1)], rollouts.clock.now)
+    rollouts.start()
+    rollouts.look()
+    refused(reasons.REASON_ROLLOUT_CONFLICT, rollouts.rollouts.promote, OPERATOR, *KEY)
+    assert rollouts.look(PLAN.propagation_ms).stage is S.PROPAGATE
+    rig.store.note_key_readers([reader(rollouts, version=2)], rollouts.clock.now)
+    assert rollouts.look().stage is S.CANARY
+
+
+@pytest.mark.parametrize(("full", "stage"), [(False, S.CANARY), (True, S.PROMOTE)])
+def test_a_person_ends_the_wait_for_who_does_not_come(rig, full, stage):
+    rollouts = RolloutRig(rig, Clock(), replace(WIDE, readiness_required=True))
+    rig.store.note_key_readers([reader(rollouts, version=1)], rollouts.clock.now)
+    rollouts.start()
+    rollouts.look()
+    assert rollouts.look(PLAN.propagation_ms).stage is S.PROPAGATE
+    assert rollouts.rollouts.promote(OPERATOR, *KEY, full=full).stage is stage
+
+
+def reader(rollouts, **changes) -> KeyReader:
+    """Somebody who verifies what APP signs."""
+    seen = KeyReader(*KEY, "orders-jwt", APP, 1, 1, 1, rollouts.clock.now)
+    return replace(seen, **changes)

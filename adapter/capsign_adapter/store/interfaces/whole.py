@@ -8,6 +8,7 @@ from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
+from capsign_adapter.store.interfaces.key_readers import KeyReaders
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.policies import Policies
@@ -22,6 +23,7 @@ class Store(
     Replicas,
     KeyVersions,
     KeyClaims,
+    KeyReaders,
     Authorities,
     Policies,
     Proposals,

@@ -383,6 +383,7 @@ class Rollout(_message.Message):
     FIRST_LEAF_FIELD_NUMBER: _builtins.int
     THROUGH_LEAF_FIELD_NUMBER: _builtins.int
     LEFT_BEHIND_FIELD_NUMBER: _builtins.int
+    READINESS_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     """UUIDv7."""
     tenant: _builtins.str
@@ -453,6 +454,10 @@ class Rollout(_message.Message):
     def left_behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Grants that stay with the old algorithm, because they do not allow the new one."""
 
+    @_builtins.property
+    def readiness(self) -> Global___RolloutReadiness:
+        """Who has fetched the public keys of the new version; absent where there is none, or all is over."""
+
     def __init__(
         self,
         *,
@@ -482,14 +487,103 @@ class Rollout(_message.Message):
         first_leaf: _builtins.int = ...,
         through_leaf: _builtins.int = ...,
         left_behind: _abc.Iterable[_builtins.str] | None = ...,
+        readiness: Global___RolloutReadiness | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "new_side", b"new_side", "old_side", b"old_side", "stage_since", b"stage_since", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "new_side", b"new_side", "old_side", b"old_side", "readiness", b"readiness", "stage_since", b"stage_since", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "first_leaf", b"first_leaf", "id", b"id", "key", b"key", "left_behind", b"left_behind", "new_side", b"new_side", "newest", b"newest", "number", b"number", "old_side", b"old_side", "pace", b"pace", "plan", b"plan", "remaining_ms", b"remaining_ms", "revision", b"revision", "stage", b"stage", "stage_since", b"stage_since", "started_at", b"started_at", "started_by", b"started_by", "step", b"step", "tenant", b"tenant", "through_leaf", b"through_leaf", "triggers", b"triggers", "undoes", b"undoes", "verdict", b"verdict", "workloads", b"workloads", "workloads_in", b"workloads_in"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "first_leaf", b"first_leaf", "id", b"id", "key", b"key", "left_behind", b"left_behind", "new_side", b"new_side", "newest", b"newest", "number", b"number", "old_side", b"old_side", "pace", b"pace", "plan", b"plan", "readiness", b"readiness", "remaining_ms", b"remaining_ms", "revision", b"revision", "stage", b"stage", "stage_since", b"stage_since", "started_at", b"started_at", "started_by", b"started_by", "step", b"step", "tenant", b"tenant", "through_leaf", b"through_leaf", "triggers", b"triggers", "undoes", b"undoes", "verdict", b"verdict", "workloads", b"workloads", "workloads_in", b"workloads_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class RolloutReadiness(_message.Message):
+    """Who verifies, and whether he has the public keys of the version that a rollout leads to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    VISIBLE_SINCE_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    MISSING_READERS_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_FETCHES_FIELD_NUMBER: _builtins.int
+    required: _builtins.bool
+    """Whether the canary waits for those who are missing, as policy said when the rollout began."""
+    fetched: _builtins.int
+    """Readers that have fetched them: a workload counts once for each grant, and all who ask by HTTPS
+    count as one.
+    """
+    missing: _builtins.int
+    """Readers that fetched public keys of this key in the hour before, or later, and not these."""
+    anonymous_fetches: _builtins.int
+    """How often these were fetched by HTTPS, where nobody is known."""
+    @_builtins.property
+    def visible_since(self) -> _timestamp_pb2.Timestamp:
+        """When the public keys were first shown; absent: not yet."""
+
+    @_builtins.property
+    def missing_readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyReader]:
+        """The first 64 of these, by grant and workload."""
+
+    def __init__(
+        self,
+        *,
+        required: _builtins.bool = ...,
+        visible_since: _timestamp_pb2.Timestamp | None = ...,
+        fetched: _builtins.int = ...,
+        missing: _builtins.int = ...,
+        missing_readers: _abc.Iterable[Global___KeyReader] | None = ...,
+        anonymous_fetches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["visible_since", b"visible_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_fetches", b"anonymous_fetches", "fetched", b"fetched", "missing", b"missing", "missing_readers", b"missing_readers", "required", b"required", "visible_since", b"visible_since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutReadiness: _TypeAlias = RolloutReadiness  # noqa: Y015
+
+@_typing.final
+class KeyReader(_message.Message):
+    """Who reads public keys, and what he was given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FETCHED_AT_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """Name of the grant whose public keys they are."""
+    workload: _builtins.str
+    """SPIFFE ID; empty: whoever asks by HTTPS."""
+    version: _builtins.int
+    """The newest version of the key in it."""
+    sequence: _builtins.int
+    """Its sequence."""
+    @_builtins.property
+    def fetched_at(self) -> _timestamp_pb2.Timestamp:
+        """The last time."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        version: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        fetched_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fetched_at", b"fetched_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetched_at", b"fetched_at", "grant", b"grant", "sequence", b"sequence", "version", b"version", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyReader: _TypeAlias = KeyReader  # noqa: Y015
 
 @_typing.final
 class StartRolloutRequest(_message.Message):

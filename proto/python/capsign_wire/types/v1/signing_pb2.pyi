@@ -202,6 +202,7 @@ class PublicKey(_message.Message):
     CONTEXT_DIGEST_FIELD_NUMBER: _builtins.int
     ATTESTATION_FIELD_NUMBER: _builtins.int
     ACTIVATED_AT_FIELD_NUMBER: _builtins.int
+    VISIBLE_SINCE_FIELD_NUMBER: _builtins.int
     kid: _builtins.str
     """RFC 7638 thumbprint (SHA-256, base64url) of the key; for HS256 a digest that names the context
     and version.
@@ -228,6 +229,10 @@ class PublicKey(_message.Message):
     def activated_at(self) -> _timestamp_pb2.Timestamp:
         """When this version was activated."""
 
+    @_builtins.property
+    def visible_since(self) -> _timestamp_pb2.Timestamp:
+        """When the public keys of this version were first shown."""
+
     def __init__(
         self,
         *,
@@ -239,10 +244,11 @@ class PublicKey(_message.Message):
         context_digest: _builtins.bytes = ...,
         attestation: _builtins.bytes = ...,
         activated_at: _timestamp_pb2.Timestamp | None = ...,
+        visible_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "visible_since", b"visible_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "algorithm", b"algorithm", "attestation", b"attestation", "context_digest", b"context_digest", "kid", b"kid", "spki", b"spki", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "algorithm", b"algorithm", "attestation", b"attestation", "context_digest", b"context_digest", "kid", b"kid", "spki", b"spki", "state", b"state", "version", b"version", "visible_since", b"visible_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
