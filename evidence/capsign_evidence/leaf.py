@@ -132,6 +132,10 @@ class Act(IntEnum):
     ROLLOUT_ABORTED = 61
     ROLLOUT_ROLLED_BACK = 62
     ROLLOUT_OVERTAKEN = 63
+    ROLLOUT_MOVE_REFUSED = 64
+    """The same of a rollout."""
+    PROPOSAL_MOVE_REFUSED = 65
+    """The same of a proposal."""
     PROPOSED = 40
     APPROVED = 41
     REJECTED = 42

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.rollout.acts import Rollouts
@@ -12,6 +13,7 @@ from capsign_adapter.rollout.making import maker
 from capsign_adapter.rollout.moves import Moves
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.epoch_follower import EpochFollower
+from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.sign.replica_drains import Membership
 from capsign_evidence.leaf_reader import Signed, SignedTwice, decode
 from capsign_wire.telemetry import Metrics
@@ -53,7 +55,10 @@ class RolloutRig:
             self.metrics.counter("capsign.rollout.ends"),
         )
         make = maker(lambda: self.policy, rig.token, rig.store, clock)
-        self.rollouts = Rollouts(moves, make)
+        refused = RefusedMoves(
+            rig.store, lambda: self.policy.digest, Buckets(lambda: clock.now), clock
+        )
+        self.rollouts = Rollouts(moves, make, refused)
         self.clockwork = Clockwork(self.rollouts, rig.snapshots)
 
     def start(self, algorithm: int = 0, **wish) -> RolloutRow:

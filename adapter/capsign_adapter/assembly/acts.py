@@ -13,13 +13,20 @@ from capsign_adapter.store.executors import Executor, Executors
 from capsign_adapter.store.policy_executor import policy_executor
 
 
-def approvals_of(state: State, custody: Custody) -> Approvals:
-    """The approvals of one replica. Whoever adds an act adds its row in `decide.approvals.RULES`,
-    its number in `approvals.proto` and `capsign_evidence.leaf`, and its executor here.
+def executors_of(state: State, custody: Custody) -> Executors:
+    """How each act is done on one replica. Whoever adds an act adds its row in
+    `decide.approvals.RULES`, its number in `approvals.proto` and `capsign_evidence.leaf`, and its
+    executor here.
     """
     executors: dict[int, Executor] = {
         destroying.ACT: custody.executor,
         pb.PROPOSAL_ACT_POLICY: policy_executor(),
         pb.PROPOSAL_ACT_REVOCATION_LIFT: lift_executor(lambda: state.snapshots.policy().digest),
     }
-    return Approvals(state.store, state.snapshots, state.epochs, Executors(executors))
+    return Executors(executors)
+
+
+def approvals_of(state: State, custody: Custody) -> Approvals:
+    """The approvals of one replica."""
+    executors = executors_of(state, custody)
+    return Approvals(state.store, state.snapshots, state.epochs, executors, state.refused_moves)

@@ -15,9 +15,8 @@ from capsign_adapter.custody.clearing import Clearing
 from capsign_adapter.custody.destroying import executor
 from capsign_adapter.custody.making import Author
 from capsign_adapter.decide.approvals import Standing
-from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.key_servicer import KeyServicer
-from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.tickers import Ticker
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
@@ -41,7 +40,7 @@ class Custody:
             state.token,
             state.store,
             state.epochs,
-            Buckets(monotonic_ms),
+            state.refused_moves,
             now_ms,
         )
         self.clearing = Clearing(

@@ -39,7 +39,7 @@ class RolloutParts:
         ends = metrics.counter("capsign.rollout.ends")
         moves = Moves(policy, state.store, state.epochs, now_ms, ends)
         make = maker(policy, state.token, state.store, moves.now_ms)
-        self.rollouts = Rollouts(moves, make)
+        self.rollouts = Rollouts(moves, make, state.refused_moves)
         self.clockwork = Clockwork(self.rollouts, snapshots)
         for pace in RolloutPace:
             metrics.gauge("capsign.rollouts", under_way(snapshots, pace), pace.name.lower())

@@ -12,6 +12,7 @@ from capsign_adapter.algorithms.expand import wipe
 from capsign_adapter.config import Config
 from capsign_adapter.decide.biscuits import Mint, Verifier
 from capsign_adapter.decide.handle_cache import HandleCache
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
@@ -24,6 +25,7 @@ from capsign_adapter.sign.fair_scheduler import FairQueue
 from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.policy_in_force import InForce
+from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.sign.replica_drains import Membership
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.sign.scheduled_token import ScheduledToken
@@ -72,6 +74,9 @@ class State:
         self.key_readers = KeyReaders(store, self.snapshots.policy, now_ms)
         self.changes = ChangeNotifier()
         self.epochs = EpochFollower(self.snapshots, self.barrier, self.membership, self.changes)
+        self.refused_moves = RefusedMoves(
+            store, lambda: self.snapshots.policy().digest, Buckets(monotonic_ms), now_ms
+        )
         self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)
 
     def _moved(self, snapshot: Snapshot) -> None:

@@ -7,6 +7,7 @@ A version is moved as it was seen: of two who move it at once, on whatever repli
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from capsign_evidence import leaf
@@ -19,21 +20,17 @@ from capsign_adapter.custody.making import Author, KeyStore, clock_of, make_vers
 from capsign_adapter.decide import key_acts
 from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.policy import Key, Policy
-from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.model.proposals import ProposalRow
 from capsign_adapter.sign.epoch_follower import EpochFollower
+from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.token.interface import Token
 
 Propose = Callable[[str, int, str, bytes], ProposalRow]
 """`Approvals.propose`: actor, act, target and payload."""
-
-REFUSALS_PER_SECOND, REFUSALS_AT_ONCE = 1, 60
-"""Leaves of refused moves, of one identity on one replica; what is above is refused without one."""
-
 
 _FIRST_USES = frozenset({KeyEvent.PUBLISH, KeyEvent.ACTIVATE})
 """What nobody does to a version that is about to be destroyed."""
@@ -60,14 +57,14 @@ class KeyActs:
         token: Token,
         store: ActsStore,
         epochs: EpochFollower,
-        refusals: Buckets,
+        refused: RefusedMoves,
         clock: Callable[[], int],
     ) -> None:
         self._standing = standing
         self._token = token
         self._store = store
         self._epochs = epochs
-        self._refusals = refusals
+        self._refused = refused
         self._clock = clock
         self.pending = Pending(store)
 
@@ -86,16 +83,13 @@ class KeyActs:
         standing.demand(actor, key_acts.MAKING)
         wanted = _in_policy(standing.policy, tenant, key)
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
-        try:
+        with self._recorded(actor, f"{tenant}/{key}"):
             key_acts.demand_newest(self.rows_of(tenant, key), f"{tenant}/{key}", newest)
             if not newest:
                 self._pepper_for(tenant)
             row, epoch, index = make_version(
                 wanted, self._token, self._store, author, now, newest=newest
             )
-        except FailureError as error:
-            self._refused(error, actor, author, f"{tenant}/{key}", now)
-            raise
         self._epochs.look()
         return Done(row, epoch, index)
 
@@ -111,13 +105,10 @@ class KeyActs:
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
         if event in _FIRST_USES:
             self.pending.demand_none(row)
-        try:
+        with self._recorded(actor, row.name):
             epoch, index = self._store.move_key_version(
                 row, event, lambda epoch: author.entry(rule.act, row.name, now, epoch), now
             )
-        except FailureError as error:
-            self._refused(error, actor, author, row.name, now)
-            raise
         logs.event(f"key.{event.value}", tenant=tenant, key=key, version=version)
         if rule.withdraws:
             self._epochs.enforce(epoch)
@@ -132,12 +123,8 @@ class KeyActs:
         ILLEGAL_TRANSITION, OVERLOADED if too many proposals wait.
         """
         row = self.found(tenant, key, version)
-        try:
+        with self._recorded(actor, row.name):
             return propose(actor, ACT, row.name, payload_of(row))
-        except FailureError as error:
-            author = Author(actor, self._standing().policy.digest)
-            self._refused(error, actor, author, row.name, clock_of(self._store, self._clock))
-            raise
 
     def found(self, tenant: str, key: str, version: int) -> KeyVersionRow:
         """The version of that number. Raises FailureError NOT_FOUND."""
@@ -158,16 +145,8 @@ class KeyActs:
         provision.make_pepper(self._token, tenant)
         logs.event("pepper.created", tenant=tenant)
 
-    def _refused(
-        self, error: FailureError, actor: str, author: Author, name: str, now_ms: int
-    ) -> None:
-        """Record a move that the table does not have (I7), as long as the rate lasts."""
-        if error.reason != failures_pb2.REASON_ILLEGAL_TRANSITION:
-            return
-        logs.warning("key.move_refused", version=name)
-        if self._refusals.take(actor, "keys", REFUSALS_PER_SECOND, REFUSALS_AT_ONCE, 1).granted:
-            entry = author.entry(leaf.Act.KEY_MOVE_REFUSED, name, now_ms, 0)
-            self._store.append([entry], now_ms)
+    def _recorded(self, actor: str, name: str) -> AbstractContextManager[None]:
+        return self._refused.recorded(actor, leaf.Act.KEY_MOVE_REFUSED, name)
 
 
 def _in_policy(policy: Policy, tenant: str, key: str) -> Key:

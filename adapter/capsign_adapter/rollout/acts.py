@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
+from capsign_evidence.leaf import Act
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import failures_pb2
@@ -19,6 +21,7 @@ from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import PaceEvent, RolloutEvent, RolloutStage
 from capsign_adapter.model.rollouts import RolloutRow, RolloutStep, SignsWith
 from capsign_adapter.rollout.moves import Moves
+from capsign_adapter.sign.refused_moves import RefusedMoves
 
 Maker = Callable[[str, str, str, int], KeyVersionRow]
 """Makes the next version of a key, which does not sign yet: actor, tenant, key, and the newest
@@ -29,10 +32,11 @@ version that there was.
 class Rollouts:
     """Of one replica; any thread. Who may ask is decided before."""
 
-    def __init__(self, moves: Moves, make: Maker) -> None:
+    def __init__(self, moves: Moves, make: Maker, refused: RefusedMoves) -> None:
         self.moves = moves
         self._store = moves.store
         self._make = make
+        self._refused = refused
 
     def start(
         self,
@@ -85,15 +89,15 @@ class Rollouts:
 
     def pause(self, actor: str, tenant: str, key: str) -> RolloutRow:
         """It goes no further by itself."""
-        return self.moves.do(self._under_way(tenant, key), PaceEvent.PAUSE, actor)
+        return self._moved(actor, tenant, key, PaceEvent.PAUSE)
 
     def resume(self, actor: str, tenant: str, key: str) -> RolloutRow:
         """It goes on by itself."""
-        return self.moves.do(self._under_way(tenant, key), PaceEvent.RESUME, actor)
+        return self._moved(actor, tenant, key, PaceEvent.RESUME)
 
     def abort(self, actor: str, tenant: str, key: str) -> RolloutRow:
         """All sign as before when this returns."""
-        return self.moves.do(self._under_way(tenant, key), RolloutEvent.ABORT, actor)
+        return self._moved(actor, tenant, key, RolloutEvent.ABORT)
 
     def promote(
         self, actor: str, tenant: str, key: str, *, full: bool = False, revision: int = 0
@@ -102,21 +106,22 @@ class Rollouts:
         FailureError ROLLOUT_CONFLICT while verifiers have time to fetch the public keys, and if it
         has not this `revision` any more.
         """
-        row = self._under_way(tenant, key)
-        if revision and row.revision != revision:
-            detail = f"Rollout {row.number} of {tenant}/{key} has moved on: look at it again."
-            raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
-        if not is_open_to_people(row, self.moves.world(row), self.moves.now_ms()):
-            detail = (
-                f"Verifiers are fetching the new public keys of {tenant}/{key}: nobody signs with "
-                "them before they had the time for it that the policy states."
-            )
-            raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
-        if full and row.stage is RolloutStage.PROPAGATE:
-            row = self.moves.do(row, following(row), actor)
-        all_at_once = full and row.stage in BOTH_NEEDED
-        event = RolloutEvent.PROMOTE if all_at_once else following(row)
-        return self.moves.do(row, event, actor)
+        with self._recorded(actor, tenant, key):
+            row = self._under_way(tenant, key)
+            if revision and row.revision != revision:
+                detail = f"Rollout {row.number} of {tenant}/{key} has moved on: look at it again."
+                raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
+            if not is_open_to_people(row, self.moves.world(row), self.moves.now_ms()):
+                detail = (
+                    f"Verifiers are fetching the new public keys of {tenant}/{key}: nobody signs "
+                    "with them before they had the time for it that the policy states."
+                )
+                raise FailureError(failures_pb2.REASON_ROLLOUT_CONFLICT, detail)
+            if full and row.stage is RolloutStage.PROPAGATE:
+                row = self.moves.do(row, following(row), actor)
+            all_at_once = full and row.stage in BOTH_NEEDED
+            event = RolloutEvent.PROMOTE if all_at_once else following(row)
+            return self.moves.do(row, event, actor)
 
     def listed(self, tenant: str, key: str) -> list[RolloutRow]:
         """Newest first."""
@@ -161,6 +166,16 @@ class Rollouts:
         if waiting is not None:
             return waiting
         return self._make(actor, before.tenant, before.key, rows[0].version)
+
+    def _moved(
+        self, actor: str, tenant: str, key: str, event: PaceEvent | RolloutEvent
+    ) -> RolloutRow:
+        with self._recorded(actor, tenant, key):
+            return self.moves.do(self._under_way(tenant, key), event, actor)
+
+    def _recorded(self, actor: str, tenant: str, key: str) -> AbstractContextManager[None]:
+        """Around what a person wants of the rollout under way: a refused move is recorded (I7)."""
+        return self._refused.recorded(actor, Act.ROLLOUT_MOVE_REFUSED, f"{tenant}/{key}")
 
     def _under_way(self, tenant: str, key: str) -> RolloutRow:
         """The one under way. Raises FailureError NOT_FOUND, ROLLOUT_OVERTAKEN, or ROLLOUT_CONFLICT

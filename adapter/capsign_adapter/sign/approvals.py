@@ -21,6 +21,7 @@ from capsign_adapter.model.lifecycle import ProposalEvent
 from capsign_adapter.model.proposals import MAX_PAYLOAD, ProposalRow
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.epoch_follower import EpochFollower
+from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.errors import EpochMovedError
 from capsign_adapter.store.executors import Executors
@@ -57,12 +58,14 @@ class Approvals:
         snapshots: Snapshots,
         epochs: EpochFollower,
         executors: Executors,
+        refused: RefusedMoves,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._store = store
         self._snapshots = snapshots
         self._epochs = epochs
         self._executors = executors
+        self._refused = refused
         self._clock = clock
 
     def propose(self, actor: str, act: int, target: str, payload: bytes) -> ProposalRow:
@@ -114,7 +117,7 @@ class Approvals:
                 events += (ProposalEvent.EXECUTE,)
             return self._moved(Move(row, events, actor, snapshot.epoch, now))
 
-        return self._done(self._decided(attempt))
+        return self._done(self._asked(actor, proposal_id, attempt))
 
     def reject(self, actor: str, proposal_id: bytes) -> Moved:
         """The second person refuses. Raises FailureError as `approve`."""
@@ -137,7 +140,7 @@ class Approvals:
             events = (ProposalEvent.BREAK_GLASS,)
             return self._moved(Move(row, events, actor, snapshot.epoch, now, glass=reason))
 
-        moved = self._decided(attempt)
+        moved = self._asked(actor, proposal_id, attempt)
         name = leaf.GlassReason(reason).name
         logs.warning("glass.broken", actor=actor, proposal=moved.row.id.hex(), reason=name)
         return self._done(moved)
@@ -159,7 +162,7 @@ class Approvals:
                 now,
             )
 
-        return self._decided(attempt)
+        return self._asked(actor, proposal_id, attempt)
 
     def listed(self, actor: str, *, waiting: bool, before: bytes) -> list[ProposalRow]:
         """Proposals, newest first. Raises FailureError ROLE_MISSING."""
@@ -223,7 +226,15 @@ class Approvals:
             check(row, actor, now, standing)
             return self._moved(Move(row, (event,), actor, snapshot.epoch, now))
 
-        return self._decided(attempt)
+        return self._asked(actor, proposal_id, attempt)
+
+    def _asked(
+        self, actor: str, proposal_id: bytes, attempt: Callable[[Snapshot, Standing, int], Moved]
+    ) -> Moved:
+        """What a person wants of a proposal; a refused move is recorded (I7)."""
+        act = leaf.Act.PROPOSAL_MOVE_REFUSED
+        with self._refused.recorded(actor, act, proposal_id.hex()):
+            return self._decided(attempt)
 
     def _decided(self, attempt: Callable[[Snapshot, Standing, int], Result]) -> Result:
         """Decide under the epoch now, and anew whenever it moved before that was written."""

@@ -7,9 +7,11 @@ import threading
 import pytest
 from capsign_adapter.decide import approvals as rules
 from capsign_adapter.decide.policy_load import parse_policy
+from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.model.lifecycle import ProposalState as State
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.policy_in_force import draft_of
+from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.store.open import open_store
 from capsign_evidence import leaf
 from capsign_evidence.leaf_reader import Proposal, decode
@@ -60,6 +62,7 @@ class Desk:
             self.member.snapshots,
             self.member.epochs,
             self.deed.executors(),
+            RefusedMoves(store, lambda: bytes(32), Buckets(lambda: self.now), lambda: self.now),
             lambda: self.now,
         )
 

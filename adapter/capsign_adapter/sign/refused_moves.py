@@ -1,0 +1,61 @@
+"""Records moves that a table of `model.lifecycle` does not have, and who asked for them (I7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from capsign_evidence import leaf
+from capsign_wire import logs
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.store.interfaces.evidence import EvidenceLog
+
+PER_SECOND, AT_ONCE = 1, 60
+"""Leaves of one identity on one replica; what is above is refused without one."""
+
+ILLEGAL = frozenset(
+    {
+        failures_pb2.REASON_ILLEGAL_TRANSITION,
+        failures_pb2.REASON_ROLLOUT_CONFLICT,
+        failures_pb2.REASON_ROLLOUT_OVERTAKEN,
+    }
+)
+"""Reasons that say that what was asked is not possible in the state that was found."""
+
+
+class RefusedMoves:
+    """Of one replica; any thread."""
+
+    def __init__(
+        self,
+        store: EvidenceLog,
+        policy_digest: Callable[[], bytes],
+        rates: Buckets,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._policy_digest = policy_digest
+        self._rates = rates
+        self._now_ms = now_ms
+
+    @contextmanager
+    def recorded(self, actor: str, act: leaf.Act, target: str) -> Iterator[None]:
+        """Around a move that `actor` (SPIFFE ID) asks for: if it is refused as illegal, the log has
+        an administrative entry of `act` on `target` before the refusal goes on.
+        """
+        try:
+            yield
+        except FailureError as error:
+            if error.reason in ILLEGAL:
+                self._record(actor, act, target)
+            raise
+
+    def _record(self, actor: str, act: leaf.Act, target: str) -> None:
+        logs.warning("move.refused", act=act.name.lower(), target=target)
+        if self._rates.take(actor, "moves", PER_SECOND, AT_ONCE, 1).granted:
+            now = self._now_ms()
+            entry = leaf.admin(now, self._policy_digest(), act, actor, target, 0)
+            self._store.append([entry], now)
