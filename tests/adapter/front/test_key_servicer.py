@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from capsign_adapter.custody.acts import REFUSALS_AT_ONCE
+from capsign_adapter.sign.refused_moves import AT_ONCE
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import (
@@ -260,7 +260,7 @@ def test_show_tells_who_would_stop_signing(operator):
 
 def test_refusals_are_recorded_as_long_as_the_rate_lasts(replica, operator):
     """Who asks for ever what the table does not have fills no log."""
-    for _ in range(REFUSALS_AT_ONCE + 20):
+    for _ in range(AT_ONCE + 20):
         assert refused(operator.move, "resume", 1).reason == reasons.REASON_ILLEGAL_TRANSITION
     entries = [decode(entry) for entry in replica.rig.entries()]
     recorded = [
@@ -269,4 +269,4 @@ def test_refusals_are_recorded_as_long_as_the_rate_lasts(replica, operator):
         if isinstance(each, Admin) and each.act is Act.KEY_MOVE_REFUSED
     ]
     assert set(recorded) == {(OPERATOR, "demo/orders/1")}
-    assert REFUSALS_AT_ONCE <= len(recorded) < REFUSALS_AT_ONCE + 20
+    assert AT_ONCE <= len(recorded) < AT_ONCE + 20
