@@ -39,6 +39,7 @@ from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.reporter import Reporter
 from capsign_agent.sign.exchange import Exchange
 from capsign_agent.sign.inputs import Inputs
+from capsign_agent.sign.key_sets import KeySets
 from capsign_agent.sign.lookup_limit import LookupLimit
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.outcomes import OutcomeRecorder
@@ -90,6 +91,7 @@ class Agent:
             Contact(config.limits.revocations_heard_s),
         )
         keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
+        sets = KeySets(calls.jwks, time.monotonic)
         self.coalescer = Coalescer(
             config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing
         )
@@ -103,7 +105,12 @@ class Agent:
             timing=timing,
         )
         self.watch = Watch(
-            calls, changes, self.renewal, keys.clear, self.source.authorities_changed, timing
+            calls,
+            changes,
+            self.renewal,
+            lambda: _clear(keys, sets),
+            self.source.authorities_changed,
+            timing,
         )
         self.outcomes = OutcomeRecorder(self.journal, self.metrics, self.renewal.refused)
         self._changeover = CertificateChangeover(
@@ -120,7 +127,9 @@ class Agent:
         )
         self.calls_in_flight = CallsInFlight()
         shares = _memory_shares(config)
-        self.service = self._service(calls, keys, ReadSlots(len(claims), shares.shared_read_slots))
+        self.service = self._service(
+            calls, keys, sets, ReadSlots(len(claims), shares.shared_read_slots)
+        )
         self.servers = Servers(claims, self.service, shares, self.metrics)
 
     async def run(self) -> bool:
@@ -199,7 +208,9 @@ class Agent:
             timing=self._timing,
         )
 
-    def _service(self, calls: AdapterCalls, keys: PublicKeys, slots: ReadSlots) -> Service:
+    def _service(
+        self, calls: AdapterCalls, keys: PublicKeys, sets: KeySets, slots: ReadSlots
+    ) -> Service:
         limits = self._config.limits
         finder = HandleFinder(self.renewal.hold, float(limits.clock_skew_s))
         inputs = Inputs(keys, lambda: self.coalescer.crowded)
@@ -209,7 +220,7 @@ class Agent:
             SigningPath(
                 finder, inputs, Refusals(self.journal, self._timing), exchange, self.metrics
             ),
-            Lookups(calls, keys, self.journal, finder, lookup_limit, self._timing),
+            Lookups(calls, keys, sets, self.journal, finder, lookup_limit, self._timing),
             lookup_limit,
             finder,
             self.calls_in_flight,
@@ -301,3 +312,9 @@ def _socket_handles(one: Socket) -> SocketHandles:
     return SocketHandles(
         one.name, one.grants, Narrowing(narrow.algorithms, narrow.role, narrow.ttl_s)
     )
+
+
+def _clear(*caches: PublicKeys | KeySets) -> None:
+    """Forget what was fetched under another policy."""
+    for each in caches:
+        each.clear()

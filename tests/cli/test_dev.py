@@ -188,6 +188,8 @@ def test_public_keys_are_where_verifiers_find_them(running):
         connection.request("GET", path)
         assert connection.getresponse().read().decode() == printed
     assert json.loads(printed)["keys"]
+    at_socket = capsign(*asked[:-2], "--socket", running["sockets"]["app"]).stdout.decode().strip()
+    assert at_socket == printed
 
 
 def test_what_was_revoked_does_not_sign(running):

@@ -157,6 +157,11 @@ def test_jwks_prints_what_verifiers_fetch(replica, run):
     assert (code, "Name the role" in err) == (failures.REFUSED, True)
 
 
+def test_an_agent_has_no_path_of_a_set(run):
+    code, _, err = run("jwks", "orders-jwt", "--path", "--socket", "/run/s", json_option=False)
+    assert (code, "Leave one of them out" in err) == (failures.USAGE, True)
+
+
 def test_jwks_says_where_verifiers_find_it(run):
     code, path, _ = run("jwks", "thrice", "--path", table=True)
     assert (code, path.strip()) == (0, "/v1/jwks/demo/thrice?protocol=jwt&role=issuer&version=1")

@@ -193,6 +193,13 @@ async def test_a_handle_that_cannot_be_chosen_says_what_there_is(signer, argumen
     assert isinstance(caught.value, ValueError)
 
 
+async def test_a_key_set_comes_as_the_adapter_wrote_it(signer, agent):
+    agent.key_set = b'{"keys":[{"kid":"a"}]}'
+    found = await signer.jwks(purpose="jwt")
+    assert (found.body, found.max_age, found.sequence) == (agent.key_set, 60, agent.sequence)
+    assert (found.etag, found.keys) == ('"an etag"', [{"kid": "a"}])
+
+
 async def test_the_algorithm_breaks_a_tie(signer):
     assert await signer.sign(b"m", algorithm="ES256")
 

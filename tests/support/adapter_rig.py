@@ -31,6 +31,7 @@ from capsign_adapter.sign.clock import CLOCK, monotonic_ms, now_ms
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler, Turn
 from capsign_adapter.sign.key_readers import KeyReaders
+from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
@@ -204,7 +205,13 @@ class AdapterRig:
             self.clock,
         )
         self.resolutions = Resolutions(self.admission, self.charges, self.store)
-        self.keys = PublicKeys(self.admission, self.keyring, self.snapshots, self.key_readers)
+        self.keys = PublicKeys(
+            self.admission,
+            self.keyring,
+            self.snapshots,
+            KeySets(self.keyring, self.snapshots),
+            self.key_readers,
+        )
         self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def apply(self, document: str) -> None:

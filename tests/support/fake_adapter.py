@@ -360,6 +360,14 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         ]
         return signing_pb2.GetPublicKeysResponse(keys=keys, refresh_hint_s=60)
 
+    def GetJwks(
+        self, request: signing_pb2.GetJwksRequest, context: Any
+    ) -> signing_pb2.GetJwksResponse:
+        self.fake.faults.before_keys()
+        return signing_pb2.GetJwksResponse(
+            key_set=b'{"keys":[]}', etag='"of none"', max_age_s=60, sequence=1
+        )
+
     def VerifyTag(
         self, request: signing_pb2.VerifyTagRequest, context: Any
     ) -> signing_pb2.VerifyTagResponse:

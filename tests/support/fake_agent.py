@@ -67,6 +67,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.listings = 0
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, Any] = {}
+        self.key_set, self.sequence = b'{"keys":[]}', 7
         self.signed = Counter[bytes]()
         self.refusals: dict[bytes, deque[FailureError]] = {}
         self.faults: deque[Fault] = deque()
@@ -230,6 +231,15 @@ class FakeAgent(rpc.SigningServiceServicer):
             abort(context, error)
         return pb.GetPublicKeysResponse(
             keys=[self._public_key(request.algorithm)], refresh_hint_s=60
+        )
+
+    def GetJwks(self, request, context):
+        try:
+            self._handle(request.handle_id)
+        except FailureError as error:
+            abort(context, error)
+        return pb.GetJwksResponse(
+            key_set=self.key_set, etag='"an etag"', max_age_s=60, sequence=self.sequence
         )
 
     def ResolveIntent(self, request, context):

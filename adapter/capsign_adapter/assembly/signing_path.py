@@ -47,4 +47,6 @@ class SigningPath:
             admission, state.decisions, charges, state.snapshots, state.store, batches
         )
         self.resolutions = Resolutions(admission, charges, state.yielding_store)
-        self.public_keys = PublicKeys(admission, state.keyring, state.snapshots, state.key_readers)
+        self.public_keys = PublicKeys(
+            admission, state.keyring, state.snapshots, state.key_sets, state.key_readers
+        )

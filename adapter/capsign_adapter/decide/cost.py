@@ -132,6 +132,7 @@ def _public_keys(request: Any) -> int:
 _CALLS: Mapping[str, Callable[[Any], int]] = {
     "ResolveIntent": lambda _: READ + RECORD,
     "GetPublicKeys": _public_keys,
+    "GetJwks": lambda _: 4 * GROUP,
     "VerifyTag": _tag,
     "IssueHandles": lambda request: len(request.grants),
     "RenewHandles": lambda request: len(request.tokens) * GROUP,

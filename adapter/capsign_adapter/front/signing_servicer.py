@@ -129,6 +129,16 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         """
         return self._passing(request, context, lambda peer, _: self._public_keys(peer, request))
 
+    @guarded
+    def GetJwks(self, peer: Peer, request: pb.GetJwksRequest) -> pb.GetJwksResponse:
+        """Returns the set that the listener for verifiers serves. There is no attestation in it,
+        and so nothing that a revocation would have to stop on its way out.
+        """
+        found = self._keys.jwks(peer, request)
+        return pb.GetJwksResponse(
+            key_set=found.body, etag=found.etag, max_age_s=found.kept_s, sequence=found.sequence
+        )
+
     def _passing(
         self,
         request: Any,

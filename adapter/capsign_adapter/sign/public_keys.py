@@ -7,14 +7,16 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
 from capsign_adapter.decide import cost, key_acts
-from capsign_adapter.decide.admission import admit
+from capsign_adapter.decide.admission import admit, in_force
 from capsign_adapter.decide.capability import Capability
+from capsign_adapter.decide.jwks import KeySet
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.signing_versions import signing_with
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.sign.admit import Admission, context_of
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.key_readers import KeyReaders
+from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 
 
@@ -22,8 +24,14 @@ class PublicKeys:
     """Gives the keys of a context to holders of a handle that may sign in it."""
 
     def __init__(
-        self, admission: Admission, keyring: Keyring, snapshots: Snapshots, readers: KeyReaders
+        self,
+        admission: Admission,
+        keyring: Keyring,
+        snapshots: Snapshots,
+        sets: KeySets,
+        readers: KeyReaders,
     ) -> None:
+        self._sets = sets
         self._admission = admission
         self._keyring = keyring
         self._snapshots = snapshots
@@ -42,6 +50,24 @@ class PublicKeys:
         newest = max(key.version for key in keys)
         self._readers.served(capability.grant, peer.spiffe_id, newest, snapshot.epoch)
         return keys, snapshot.kept_s(capability.tenant, capability.key)
+
+    def jwks(self, peer: Peer, request: pb.GetJwksRequest) -> KeySet:
+        """Returns the JWK Set of a context of the handle's grant, and remembers who has it. What is
+        not in memory is paid for. Raises FailureError as signing would, CONTEXT_NOT_ALLOWED where
+        there is no set, RATE_LIMITED; TokenError.
+        """
+        now = now_ms()
+        handle = self._admission.verify(request.handle, peer, self._snapshots.policy(), now)
+        snapshot, capability = self._snapshots.refresh(), handle.capability
+        policy = snapshot.policy
+        grant = in_force(capability, policy, snapshot.revoked, now, policy.limits.clock_skew_ms)
+        where = (grant.tenant, grant.name, request.context)
+        found = self._sets.known(*where)
+        if found is None:
+            self._admission.budget.charge(peer, cost.first_use(False) * len(grant.algorithms))
+            found = self._sets.of(*where)
+        self._readers.served(grant.name, peer.spiffe_id, found.newest, found.sequence)
+        return found
 
     def of(
         self,

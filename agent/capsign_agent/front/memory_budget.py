@@ -73,7 +73,11 @@ def surplus(answer: Any) -> int:
     """Bytes that an answer holds beyond what its request let expect: a key may have many versions,
     each with an attestation.
     """
-    told = (agent_pb2.GetPublicKeysResponse, agent_pb2.ListHandlesResponse)
+    told = (
+        agent_pb2.GetPublicKeysResponse,
+        agent_pb2.GetJwksResponse,
+        agent_pb2.ListHandlesResponse,
+    )
     return int(answer.ByteSize()) if isinstance(answer, told) else 0
 
 

@@ -149,6 +149,13 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             lambda timeout_s: self._ask(self._lookups.public_keys, request, timeout_s),
         )
 
+    async def GetJwks(
+        self, request: agent_pb2.GetJwksRequest, context: Any
+    ) -> agent_pb2.GetJwksResponse:
+        return await self._unary(
+            request, context, lambda timeout_s: self._ask(self._lookups.jwks, request, timeout_s)
+        )
+
     async def ReportVerifications(
         self, request: agent_pb2.ReportVerificationsRequest, context: Any
     ) -> agent_pb2.ReportVerificationsResponse:

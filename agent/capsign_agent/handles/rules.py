@@ -91,6 +91,10 @@ class Rule:
                 "The handle lacks this algorithm.",
                 field="algorithm",
             )
+        return self.context(asked)
+
+    def context(self, asked: signing_pb2.ContextSuffix) -> signing_pb2.ContextSuffix:
+        """The full context, for whatever algorithm. Raises CONTEXT_NOT_ALLOWED."""
         protocol, role, version = choose(self._protocols, asked)
         check_transcript(self._transcript, asked.transcript)
         return signing_pb2.ContextSuffix(

@@ -25,7 +25,8 @@ from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
 from capsign_agent.sign.answer_check import is_signed, longest_by_key
-from capsign_agent.sign.lookup_limit import KEYS_US, RESOLVE_US, TAG_US, LookupLimit
+from capsign_agent.sign.key_sets import KeySets
+from capsign_agent.sign.lookup_limit import JWKS_US, KEYS_US, RESOLVE_US, TAG_US, LookupLimit
 from capsign_agent.sign.public_keys import Known, PublicKeys
 from capsign_agent.timing import Timing
 
@@ -51,6 +52,7 @@ class Lookups:
         self,
         adapter: Adapter,
         keys: PublicKeys,
+        sets: KeySets,
         journal: Journal,
         finder: HandleFinder,
         limit: LookupLimit,
@@ -60,6 +62,7 @@ class Lookups:
         self._finder = finder
         self._adapter = adapter
         self._keys = keys
+        self._sets = sets
         self._journal = journal
         self._fresh_s = timing.keys_fresh_s
 
@@ -72,6 +75,27 @@ class Lookups:
         left = max(1, int(known.expires - time.monotonic()))
         return agent_pb2.GetPublicKeysResponse(
             keys=known.response.keys, refresh_hint_s=min(left, known.response.refresh_hint_s)
+        )
+
+    async def jwks(
+        self, socket: SocketHandles, request: agent_pb2.GetJwksRequest, timeout_s: float
+    ) -> agent_pb2.GetJwksResponse:
+        """The public keys of a context as a JWK Set, as the adapter's listener for verifiers has
+        it, and for how long it may still be kept.
+        """
+        held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
+        suffix = held.rule.context(request.context)
+        whole = suffix.SerializeToString(deterministic=True)
+        scope = HandleScope(held, algorithms_pb2.ALGORITHM_UNSPECIFIED, suffix, whole)
+        if self._sets.cached(scope) is None:
+            await self._limit.ask_adapter(socket.name, JWKS_US)
+        known = await _within(self._sets.get(scope), timeout_s)
+        told = known.response
+        return agent_pb2.GetJwksResponse(
+            key_set=told.key_set,
+            etag=told.etag,
+            max_age_s=max(0, int(known.expires - time.monotonic())),
+            sequence=told.sequence,
         )
 
     async def verify(

@@ -1,11 +1,7 @@
-"""A cache of public keys by context. Keys are kept until the adapter's hint says to ask again;
-concurrent requests for the same context are one fetch.
-"""
+"""A cache of public keys by context. Keys are kept until the adapter's hint says to ask again."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from capsign_wire.adapter.v1 import signing_pb2
@@ -15,14 +11,10 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign import hashing
+from capsign_agent.sign.fetch_cache import FetchCache
 
 LONGEST_KEEP_S = 300.0
 """Seconds after which keys are fetched anew, whatever the hint says."""
-
-MOST_FETCHES = 256
-"""Fetches under way at once. A fetch goes on when its caller has gone, and applications choose
-contexts freely, so there must be a bound.
-"""
 
 
 class Known:
@@ -35,6 +27,11 @@ class Known:
         self.fetched = now
         self.expires = now + min(LONGEST_KEEP_S, max(1.0, float(response.refresh_hint_s)))
         self._mu: Callable[[bytes], bytes] | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Always: so many contexts are within the agent's memory."""
+        return True
 
     def mu(self) -> tuple[str, Callable[[bytes], bytes]]:
         """The id of the key that signs now, and its mu function. Raises FailureError KEY_NOT_ACTIVE
@@ -59,55 +56,12 @@ class Known:
 Fetch = Callable[[signing_pb2.GetPublicKeysRequest], Awaitable[signing_pb2.GetPublicKeysResponse]]
 
 
-class PublicKeys:
+class PublicKeys(FetchCache[Known]):
     """The cache, bounded by `most` contexts. For one event loop."""
 
     def __init__(self, fetch: Fetch, most: int, clock: Callable[[], float]) -> None:
+        super().__init__(most, clock)
         self._fetch = fetch
-        self._most = most
-        self._clock = clock
-        self._known: OrderedDict[tuple[str, int, bytes], Known] = OrderedDict()
-        self._fetching: dict[tuple[str, int, bytes], asyncio.Task[Known]] = {}
-
-    def cached(self, scope: HandleScope) -> Known | None:
-        """The keys, if they are cached and fresh."""
-        known = self._known.get(scope.key)
-        if known is None or known.expires <= self._clock():
-            return None
-        self._known.move_to_end(scope.key)
-        return known
-
-    async def get(self, scope: HandleScope, *, newer_than: float = -1.0) -> Known:
-        """The keys; fetched if they are unknown, stale, or were fetched at or before `newer_than`.
-        Raises FailureError; OVERLOADED if too many fetches are under way.
-        """
-        known = self.cached(scope)
-        if known is not None and known.fetched > newer_than:
-            return known
-        task = self._fetching.get(scope.key)
-        if task is None:
-            if len(self._fetching) >= MOST_FETCHES:
-                detail = "The agent asks for many public keys already."
-                raise FailureError(failures_pb2.REASON_OVERLOADED, detail, retry_after_ms=500)
-            task = self._fetching[scope.key] = asyncio.create_task(self._load(scope))
-            task.add_done_callback(lambda task: self._fetched(scope.key, task))
-        return await asyncio.shield(task)
-
-    def clear(self) -> None:
-        """Forget everything, because the policy changed. Fetches under way still answer their
-        callers, but are not cached.
-        """
-        self._known.clear()
-        self._fetching.clear()
-
-    def _fetched(self, key: tuple[str, int, bytes], task: asyncio.Task[Known]) -> None:
-        if self._fetching.get(key) is not task:
-            return
-        del self._fetching[key]
-        if not task.cancelled() and task.exception() is None:
-            self._known[key] = task.result()
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
 
     async def _load(self, scope: HandleScope) -> Known:
         request = signing_pb2.GetPublicKeysRequest(

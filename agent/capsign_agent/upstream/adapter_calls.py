@@ -62,6 +62,11 @@ class AdapterCalls:
             lambda to, left: to.ask.signing.GetPublicKeys(request, timeout=left), self._timeout_s
         )
 
+    async def jwks(self, request: signing_pb2.GetJwksRequest) -> signing_pb2.GetJwksResponse:
+        return await self._unary(
+            lambda to, left: to.ask.signing.GetJwks(request, timeout=left), self._timeout_s
+        )
+
     async def resolve(
         self, request: signing_pb2.ResolveIntentRequest, timeout_s: float
     ) -> signing_pb2.ResolveIntentResponse:

@@ -193,11 +193,16 @@ def handles(timeout: float, **options: Any) -> None:
 
 def _signer(options: dict[str, Any], timeout: float) -> Signer:
     """A Signer at the socket that the options name. Raises CliError if that cannot be a socket."""
-    from capsign import Signer
-
     path = endpoints.socket_path(
         options.pop("socket"), options.pop("directory"), options.pop("container")
     )
+    return signer_at(path, timeout)
+
+
+def signer_at(path: str, timeout: float) -> Signer:
+    """A Signer at that socket. Raises CliError if that cannot be a socket."""
+    from capsign import Signer
+
     try:
         return Signer(path, timeout=timeout)
     except ValueError as error:

@@ -24,6 +24,7 @@ from capsign.errors import (
 from capsign.results import (
     Done,
     KeyHandle,
+    KeySet,
     Never,
     ProtocolRule,
     PublicKey,
@@ -49,6 +50,7 @@ __all__ = [
     "IntentId",
     "InvalidSignature",
     "KeyHandle",
+    "KeySet",
     "Never",
     "ProtocolRule",
     "PublicKey",

@@ -35,11 +35,11 @@ from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import public_key
+from capsign.translate import key_set, public_key
 
 if TYPE_CHECKING:
     pass
@@ -216,6 +216,23 @@ class AsyncSigner:
             self._book, selector, "GetPublicKeys", build, requests.seconds(timeout, self._timeout)
         )
         return [public_key(key) for key in (await self._drive(call)).keys]
+
+    async def jwks(
+        self,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> KeySet:
+        """As `Signer.jwks`."""
+        selector = selector_of(purpose, grant, handle, "", protocol, role, protocol_version)
+        build, left = requests.jwks_query(selector), requests.seconds(timeout, self._timeout)
+        found = await self._drive(asking(self._book, selector, "GetJwks", build, left))
+        return key_set(found)
 
     async def report_verification(
         self,

@@ -93,7 +93,10 @@ def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tup
 
 
 def _checked(
-    request: pb.VerifyRequest | pb.GetPublicKeysRequest | pb.ReportVerificationsRequest,
+    request: pb.VerifyRequest
+    | pb.GetPublicKeysRequest
+    | pb.GetJwksRequest
+    | pb.ReportVerificationsRequest,
     selector: HandleSelector,
 ) -> None:
     try:
@@ -153,6 +156,15 @@ def key_query(
         request = pb.GetPublicKeysRequest(
             handle_id=handle_id, algorithm=row.number, context=context_suffix(selector)
         )
+        _checked(request, selector)
+        return request
+
+    return build
+
+
+def jwks_query(selector: HandleSelector) -> Callable[[str], pb.GetJwksRequest]:
+    def build(handle_id: str) -> pb.GetJwksRequest:
+        request = pb.GetJwksRequest(handle_id=handle_id, context=context_suffix(selector))
         _checked(request, selector)
         return request
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from capsign.errors import Refused
 
@@ -117,6 +118,26 @@ class PublicKey:
         text = base64.b64encode(self.spki).decode()
         lines = [text[start : start + 64] for start in range(0, len(text), 64)]
         return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The public keys of a context as a JWK Set (RFC 7517): the same bytes as at the adapter's
+    listener for verifiers.
+    """
+
+    body: bytes
+    max_age: int
+    """How long it may be kept, seconds."""
+    sequence: int
+    """Never falls: of two sets of one context the one with the larger sequence is the newer."""
+    etag: str
+
+    @property
+    def keys(self) -> list[dict[str, Any]]:
+        """The JWKs."""
+        found: list[dict[str, Any]] = json.loads(self.body)["keys"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

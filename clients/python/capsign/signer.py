@@ -32,10 +32,10 @@ from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
-from capsign.translate import key_handle, public_key
+from capsign.translate import key_handle, key_set, public_key
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds."""
@@ -243,6 +243,25 @@ class Signer:
             )
         )
         return [public_key(key) for key in response.keys]
+
+    def jwks(
+        self,
+        *,
+        purpose: str | None = None,
+        grant: str | None = None,
+        handle: str | KeyHandle | None = None,
+        protocol: str = "",
+        role: str = "",
+        protocol_version: str = "",
+        timeout: float | None = None,
+    ) -> KeySet:
+        """The public keys of a context as a JWK Set, with every algorithm of the grant and every
+        version that verifiers should know: for who verifies without the agent, or hands them on.
+        """
+        selector = selector_of(purpose, grant, handle, "", protocol, role, protocol_version)
+        build, left = requests.jwks_query(selector), requests.seconds(timeout, self._timeout)
+        found = self._drive(asking(self._book, selector, "GetJwks", build, left))
+        return key_set(found)
 
     def report_verification(
         self,

@@ -17,7 +17,7 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable, Unknown
 from capsign.handle_selector import HandleSelector
-from capsign.results import KeyHandle, ProtocolRule, PublicKey, Signature, SignedBy
+from capsign.results import KeyHandle, KeySet, ProtocolRule, PublicKey, Signature, SignedBy
 
 CLASSES: Mapping[int, type[CapsignError]] = MappingProxyType(
     {
@@ -220,6 +220,10 @@ def _names(numbers: Sequence[int]) -> tuple[str, ...]:
 def _enum_word(kind: Any, prefix: str, number: int) -> str:
     value = kind.DESCRIPTOR.values_by_number.get(number)
     return value.name.removeprefix(prefix).lower().replace("_", "-") if value else "unspecified"
+
+
+def key_set(response: pb.GetJwksResponse) -> KeySet:
+    return KeySet(response.key_set, response.max_age_s, response.sequence, response.etag)
 
 
 def key_handle(handle: pb.KeyHandle) -> KeyHandle:

@@ -25,6 +25,7 @@ from capsign_adapter.front.signing_servicer import SigningServicer
 from capsign_adapter.front.streams import Streams
 from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
@@ -219,6 +220,44 @@ def test_keys_of_new_contexts_are_paid_before_they_are_derived(servicers):
     )
     ask.context.transcript = bytes(32)
     assert servicers.call(SIGNING, "GetPublicKeys", ask).because_of(reasons.REASON_RATE_LIMITED)
+
+
+def asked_for_set(handle: bytes, **context) -> signing_pb2.GetJwksRequest:
+    return signing_pb2.GetJwksRequest(handle=handle, context=types.ContextSuffix(**context))
+
+
+def test_an_agent_gets_the_set_that_verifiers_fetch_and_is_known_to_have_it(servicers):
+    rig, here = servicers.rig, types.ContextSuffix(role="issuer")
+    told = servicers.call(SIGNING, "GetJwks", asked_for_set(rig.handle(), role="issuer"))
+    public = KeySets(rig.keyring, rig.snapshots).of("demo", "orders-jwt", here)
+    assert (told.key_set, told.etag) == (public.body, public.etag)
+    assert (told.max_age_s, told.sequence) == (60, rig.snapshots.current.epoch)
+    rig.key_readers.flush()
+    (reader,) = rig.store.key_readers("demo", "orders")
+    assert (reader.grant, reader.workload, reader.version) == ("orders-jwt", APP, 1)
+
+
+@pytest.mark.parametrize("context", [{}, {"role": "issuer", "transcript": bytes(32)}])
+def test_there_is_a_set_of_one_place_and_none_of_a_transcript(servicers, context):
+    told = servicers.call(SIGNING, "GetJwks", asked_for_set(servicers.rig.handle(), **context))
+    assert told.because_of(reasons.REASON_CONTEXT_NOT_ALLOWED)
+
+
+def test_a_set_that_is_not_in_memory_is_paid_for_before_it_is_made(servicers):
+    rig = servicers.rig
+    issuer, audience = (asked_for_set(rig.handle(), role=role) for role in ("issuer", "audience"))
+    told = servicers.call(SIGNING, "GetJwks", issuer)
+    use_up(rig, peer(APP))
+    rig.token.instead(hmac=lambda *_: pytest.fail("derived"))
+    assert servicers.call(SIGNING, "GetJwks", issuer).key_set == told.key_set
+    assert servicers.call(SIGNING, "GetJwks", audience).because_of(reasons.REASON_RATE_LIMITED)
+
+
+def test_a_handle_that_was_revoked_gets_no_set(servicers):
+    rig = servicers.rig
+    asked = asked_for_set(rig.handle(), role="issuer")
+    rig.store.revoke(admin_pb2.REVOCATION_KIND_GRANT, "orders-jwt", lambda _: b"leaf", now_ms())
+    assert servicers.call(SIGNING, "GetJwks", asked).because_of(reasons.REASON_HANDLE_REVOKED)
 
 
 def test_news_name_the_handle_that_was_revoked_last_however_many_there_are(servicers):

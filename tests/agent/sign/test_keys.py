@@ -9,7 +9,9 @@ import pytest
 from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.rate_limit import RateLimit
 from capsign_agent.handles.scope import HandleScope
-from capsign_agent.sign.public_keys import MOST_FETCHES, PublicKeys
+from capsign_agent.sign.fetch_cache import MOST_FETCHES
+from capsign_agent.sign.key_sets import MOST_BYTES, KeySets
+from capsign_agent.sign.public_keys import PublicKeys
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -91,3 +93,34 @@ async def test_questions_whose_askers_have_left_are_bounded() -> None:
     adapter.asked[-1].set_result(None)
     assert (await last).fetched == 0.0
     assert len(adapter.asked) == MOST_FETCHES + 1
+
+
+class Sets:
+    """Answers with sets of so many bytes, to be kept for a minute."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size, self.now, self.asked = size, 0.0, 0
+
+    async def fetch(self, _: signing_pb2.GetJwksRequest) -> signing_pb2.GetJwksResponse:
+        self.asked += 1
+        self.now += 1  # the way there and back
+        return signing_pb2.GetJwksResponse(key_set=bytes(self.size), max_age_s=60)
+
+
+async def test_a_set_is_kept_for_its_max_age_from_when_it_was_asked_for() -> None:
+    adapter = Sets()
+    sets = KeySets(adapter.fetch, lambda: adapter.now)
+    known = await sets.get(context())
+    adapter.now = 59.9
+    assert await sets.get(context()) is known
+    adapter.now = 60.0
+    assert await sets.get(context()) is not known
+    assert adapter.asked == 2
+
+
+async def test_a_set_that_is_large_is_given_and_not_kept() -> None:
+    adapter = Sets(MOST_BYTES + 1)
+    sets = KeySets(adapter.fetch, lambda: adapter.now)
+    assert len((await sets.get(context())).response.key_set) == MOST_BYTES + 1
+    await sets.get(context())
+    assert adapter.asked == 2

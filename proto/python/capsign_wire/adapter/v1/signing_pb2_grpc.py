@@ -50,6 +50,11 @@ class SigningServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysResponse.FromString,
                 _registered_method=True)
+        self.GetJwks = channel.unary_unary(
+                '/capsign.adapter.v1.SigningService/GetJwks',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksResponse.FromString,
+                _registered_method=True)
         self.VerifyTag = channel.unary_unary(
                 '/capsign.adapter.v1.SigningService/VerifyTag',
                 request_serializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.VerifyTagRequest.SerializeToString,
@@ -83,6 +88,13 @@ class SigningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJwks(self, request, context):
+        """The same as a JWK Set, of every algorithm of the grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyTag(self, request, context):
         """Checks an HS256 tag, for which only the adapter has the key. Fails with SIGNATURE_INVALID.
         """
@@ -107,6 +119,11 @@ def add_SigningServiceServicer_to_server(servicer, server):
                     servicer.GetPublicKeys,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysResponse.SerializeToString,
+            ),
+            'GetJwks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJwks,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksResponse.SerializeToString,
             ),
             'VerifyTag': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyTag,
@@ -196,6 +213,33 @@ class SigningService(object):
             '/capsign.adapter.v1.SigningService/GetPublicKeys',
             capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_signing__pb2.GetPublicKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJwks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.SigningService/GetJwks',
+            capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_signing__pb2.GetJwksResponse.FromString,
             options,
             channel_credentials,
             insecure,

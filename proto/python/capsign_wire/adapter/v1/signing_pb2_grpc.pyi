@@ -41,6 +41,8 @@ class SigningServiceStub:
     """What became of an intent; writes "never" where it is not known."""
     GetPublicKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeysRequest, _signing_pb2.GetPublicKeysResponse]
     """The public keys of one context."""
+    GetJwks: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetJwksRequest, _signing_pb2.GetJwksResponse]
+    """The same as a JWK Set, of every algorithm of the grant."""
     VerifyTag: _grpc.UnaryUnaryMultiCallable[_signing_pb2.VerifyTagRequest, _signing_pb2.VerifyTagResponse]
     """Checks an HS256 tag, for which only the adapter has the key. Fails with SIGNATURE_INVALID."""
 
@@ -57,6 +59,8 @@ class SigningServiceAsyncStub(SigningServiceStub):
     """What became of an intent; writes "never" where it is not known."""
     GetPublicKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeysRequest, _signing_pb2.GetPublicKeysResponse]  # type: ignore[assignment]
     """The public keys of one context."""
+    GetJwks: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetJwksRequest, _signing_pb2.GetJwksResponse]  # type: ignore[assignment]
+    """The same as a JWK Set, of every algorithm of the grant."""
     VerifyTag: _aio.UnaryUnaryMultiCallable[_signing_pb2.VerifyTagRequest, _signing_pb2.VerifyTagResponse]  # type: ignore[assignment]
     """Checks an HS256 tag, for which only the adapter has the key. Fails with SIGNATURE_INVALID."""
 
@@ -88,6 +92,14 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_signing_pb2.GetPublicKeysResponse, _abc.Awaitable[_signing_pb2.GetPublicKeysResponse]]:
         """The public keys of one context."""
+
+    @_abc_1.abstractmethod
+    def GetJwks(
+        self,
+        request: _signing_pb2.GetJwksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signing_pb2.GetJwksResponse, _abc.Awaitable[_signing_pb2.GetJwksResponse]]:
+        """The same as a JWK Set, of every algorithm of the grant."""
 
     @_abc_1.abstractmethod
     def VerifyTag(

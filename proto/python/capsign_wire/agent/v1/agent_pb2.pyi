@@ -526,6 +526,68 @@ class GetPublicKeysResponse(_message.Message):
 Global___GetPublicKeysResponse: _TypeAlias = GetPublicKeysResponse  # noqa: Y015
 
 @_typing.final
+class GetJwksRequest(_message.Message):
+    """Names a context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_ID_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    handle_id: _builtins.str
+    """As in SignGroup."""
+    @_builtins.property
+    def context(self) -> _signing_pb2.ContextSuffix:
+        """The context; a transcript has no set."""
+
+    def __init__(
+        self,
+        *,
+        handle_id: _builtins.str = ...,
+        context: _signing_pb2.ContextSuffix | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "handle_id", b"handle_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJwksRequest: _TypeAlias = GetJwksRequest  # noqa: Y015
+
+@_typing.final
+class GetJwksResponse(_message.Message):
+    """Its key set, the same bytes as at the adapter's listener for verifiers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_SET_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    MAX_AGE_S_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    key_set: _builtins.bytes
+    """JSON, docs/formats.md."""
+    etag: _builtins.str
+    """Its entity tag."""
+    max_age_s: _builtins.int
+    """How long it may still be kept, seconds."""
+    sequence: _builtins.int
+    """Its sequence, which never falls."""
+    def __init__(
+        self,
+        *,
+        key_set: _builtins.bytes = ...,
+        etag: _builtins.str = ...,
+        max_age_s: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key_set", b"key_set", "max_age_s", b"max_age_s", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
+
+@_typing.final
 class ResolveIntentRequest(_message.Message):
     """Names an intent of this workload."""
 

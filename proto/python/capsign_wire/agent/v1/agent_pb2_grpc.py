@@ -65,6 +65,11 @@ class SigningServiceStub(object):
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysRequest.SerializeToString,
                 response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysResponse.FromString,
                 _registered_method=True)
+        self.GetJwks = channel.unary_unary(
+                '/capsign.agent.v1.SigningService/GetJwks',
+                request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksRequest.SerializeToString,
+                response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksResponse.FromString,
+                _registered_method=True)
         self.ResolveIntent = channel.unary_unary(
                 '/capsign.agent.v1.SigningService/ResolveIntent',
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.SerializeToString,
@@ -123,6 +128,13 @@ class SigningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJwks(self, request, context):
+        """The same as a JWK Set, of every algorithm of the grant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveIntent(self, request, context):
         """Turns an unknown into done, refused or never. Never is final.
         """
@@ -169,6 +181,11 @@ def add_SigningServiceServicer_to_server(servicer, server):
                     servicer.GetPublicKeys,
                     request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysRequest.FromString,
                     response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysResponse.SerializeToString,
+            ),
+            'GetJwks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJwks,
+                    request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksRequest.FromString,
+                    response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksResponse.SerializeToString,
             ),
             'ResolveIntent': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveIntent,
@@ -344,6 +361,33 @@ class SigningService(object):
             '/capsign.agent.v1.SigningService/GetPublicKeys',
             capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysRequest.SerializeToString,
             capsign_dot_agent_dot_v1_dot_agent__pb2.GetPublicKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJwks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.agent.v1.SigningService/GetJwks',
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksRequest.SerializeToString,
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetJwksResponse.FromString,
             options,
             channel_credentials,
             insecure,

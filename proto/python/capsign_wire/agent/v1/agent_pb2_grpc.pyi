@@ -45,6 +45,8 @@ class SigningServiceStub:
     """Succeeds if the signature verifies, fails with SIGNATURE_INVALID if it does not."""
     GetPublicKeys: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetPublicKeysRequest, _agent_pb2.GetPublicKeysResponse]
     """The public keys of one context, one for each key version that verifiers should know."""
+    GetJwks: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetJwksRequest, _agent_pb2.GetJwksResponse]
+    """The same as a JWK Set, of every algorithm of the grant."""
     ResolveIntent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]
     """Turns an unknown into done, refused or never. Never is final."""
     ReportVerifications: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]
@@ -67,6 +69,8 @@ class SigningServiceAsyncStub(SigningServiceStub):
     """Succeeds if the signature verifies, fails with SIGNATURE_INVALID if it does not."""
     GetPublicKeys: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetPublicKeysRequest, _agent_pb2.GetPublicKeysResponse]  # type: ignore[assignment]
     """The public keys of one context, one for each key version that verifiers should know."""
+    GetJwks: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetJwksRequest, _agent_pb2.GetJwksResponse]  # type: ignore[assignment]
+    """The same as a JWK Set, of every algorithm of the grant."""
     ResolveIntent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]  # type: ignore[assignment]
     """Turns an unknown into done, refused or never. Never is final."""
     ReportVerifications: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]  # type: ignore[assignment]
@@ -122,6 +126,14 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetPublicKeysResponse, _abc.Awaitable[_agent_pb2.GetPublicKeysResponse]]:
         """The public keys of one context, one for each key version that verifiers should know."""
+
+    @_abc_1.abstractmethod
+    def GetJwks(
+        self,
+        request: _agent_pb2.GetJwksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.GetJwksResponse, _abc.Awaitable[_agent_pb2.GetJwksResponse]]:
+        """The same as a JWK Set, of every algorithm of the grant."""
 
     @_abc_1.abstractmethod
     def ResolveIntent(
