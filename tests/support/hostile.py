@@ -30,11 +30,13 @@ MIB = 1024 * 1024
 
 
 @contextmanager
-def deployment(*, workers: int = 1, arguments: tuple[str, ...] = ()) -> Iterator[Dev]:
-    """A deployment whose sockets have short paths. Afterwards, whatever was done: its log adds up,
-    and it told no secret.
+def deployment(
+    *, workers: int = 1, arguments: tuple[str, ...] = (), within: str | None = None
+) -> Iterator[Dev]:
+    """A deployment whose sockets have short paths, `within` a directory. Afterwards, whatever was
+    done: its log adds up, and it told no secret.
     """
-    root = Path(tempfile.mkdtemp(prefix="cs-"))
+    root = Path(tempfile.mkdtemp(prefix="cs-", dir=within))
     try:
         dev = Dev(root / "d", workers=workers, arguments=arguments)
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 import capsign
 import psutil
 import pytest
+from support import scratch
 from support.hostile import deployment
 from support.http2 import (
     CONTINUATION,
@@ -69,7 +70,8 @@ class Pod:
 
 @pytest.fixture(scope="module")
 def pod() -> Iterator[Pod]:
-    with deployment() as dev, memory_limit(LIMIT_MIB) as group:
+    # On a disk: what the agent writes to files in memory would count as its own memory.
+    with deployment(within=scratch.on_disk()) as dev, memory_limit(LIMIT_MIB) as group:
         dev.end(dev.agent)
         run = Path(dev.about["run"])
         head, *_ = Path(dev.about["agent"]["config"]).read_text().split("[[sockets]]")

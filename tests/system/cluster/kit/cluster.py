@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from support import scratch
 from system.cluster.kit.api import Api
 from system.cluster.kit.archive import write_image
 from system.cluster.kit.build import binaries
@@ -117,7 +118,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self._binaries = binaries()
-        self._layout = Layout(Path(tempfile.mkdtemp(prefix="capsign-kube-")))
+        self._layout = Layout(Path(tempfile.mkdtemp(prefix="capsign-kube-", dir=scratch.on_disk())))
         self._keeper: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
