@@ -7,8 +7,8 @@ which readers do not see:
     <!-- not run: it takes ten minutes -->
 
 On the pages of `CLUSTER`, the blocks marked `bash test` are run on a real Kubernetes
-(tests/system/cluster/test_guides.py). On all others every block is run, against one `make demo`
-(tests/docs/test_pages.py).
+(tests/system/cluster/test_guides.py). On all others every block is run, against a `make demo`
+(tests/docs/test_pages.py and its neighbour for rollouts).
 """
 
 from __future__ import annotations
@@ -23,6 +23,18 @@ ROOT = Path(__file__).parents[2]
 
 CLUSTER = ("k8s/README.md", "docs/operations/kubernetes.md", "docs/operations/responders.md")
 """Pages whose commands need a cluster, in the order in which they are run."""
+
+FIRST = "README.md"
+"""Followed before the others: its `make demo` starts what they use, and its variables are theirs,
+as in one terminal.
+"""
+
+ROLLOUTS = (
+    "docs/operations/algorithm-migration.md",
+    "docs/operations/rollback.md",
+    "docs/operations/rotation.md",
+)
+"""Pages that wait for the stages of rollouts."""
 
 COMMANDS = frozenset({"sh", "bash", "shell", "console", "python"})
 DATA = frozenset({"mermaid", "yaml", "toml", "json", "text", "ini", ""})
@@ -104,3 +116,8 @@ def pages() -> list[str]:
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return listed.stdout.split()
+
+
+def followed() -> list[str]:
+    """Pages with something to run here."""
+    return [page for page in pages() if any(block.here for block in blocks(page))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 import pytest
 from support.pages import ROOT
@@ -31,10 +32,15 @@ TELLS = {
 }
 
 
+@cache
 def sentences():
     """Every text in the code that is no docstring, with f-strings' values as an ellipsis and
-    neighbours joined.
+    neighbours joined. Not read before a test asks for it: every worker collects every module.
     """
+    return list(_sentences())
+
+
+def _sentences():
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             if file.name.endswith(("_pb2.py", "_pb2_grpc.py")):
@@ -65,14 +71,11 @@ def _shown(part: ast.expr) -> str:
     return "`capsign-adapter provision`" if "MAKE_ONE" in ast.unparse(part) else "…"
 
 
-SENTENCES = list(sentences())
-
-
 @pytest.mark.parametrize("told", TELLS)
 def test_who_is_told_to_do_something_is_told_how(told):
     found = [
         (file, line, text)
-        for file, line, text in SENTENCES
+        for file, line, text in sentences()
         if re.search(told, text) and " " in text
     ]
     for file, line, text in found:
