@@ -20,8 +20,6 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 UNIT_WORKERS := $(or $(WORKERS),$(shell expr \( $(CORES) \* 3 + 1 \) / 2))
 SYSTEM_WORKERS := $(or $(WORKERS),$(shell expr $(CORES) \* 2))
 parallel = $(if $(filter-out 1,$(1)),-n $(1) --maxprocesses 8 $(2))
-# pytest keeps what it made of the tests' modules: 16 seconds for each worker otherwise.
-test-unit test-system test-kube: export PYTHONDONTWRITEBYTECODE =
 DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their

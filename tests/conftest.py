@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from hypothesis import settings
 from support import scratch
 
 # No deadline: how long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("capsign", parent=settings.default, deadline=None)
 settings.load_profile("capsign")
+
+# Bytecode is kept, whatever the machine says: every worker would rewrite all modules of the tests,
+# which takes 16 seconds, and every process that a test starts would compile ours.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 scratch.use_memory()
