@@ -23,17 +23,20 @@ from support.drafts import NOW
 pytestmark = pytest.mark.system
 
 ROUNDS = int(os.environ.get("CAPSIGN_I6_ROUNDS", "250"))
-"""CI plays some. 1,000 on each store were played once: docs/operations/responders.md says how."""
+"""A thousand were played on each store once: 2 minutes on SQLite, 13 on PostgreSQL beside other
+work, and no signature escaped.
+"""
 
 VERSION, TARGET = admin_pb2.REVOCATION_KIND_KEY_VERSION, "demo/orders/1"
 PATIENCE_S = 60
 
 
 class Phase(NamedTuple):
-    """A round, and whether the version is revoked in this part of it."""
+    """A round, and whether the version is revoked in all of this part of it."""
 
     number: int
     revoked: bool
+    lifted: bool = False
 
 
 class Rounds:
@@ -58,10 +61,11 @@ class Rounds:
                 store = self._rigs[number % 2].store
                 store.revoke(VERSION, TARGET, lambda _: b"revoked", NOW)
                 self._enter(Phase(number, revoked=True))
+                self._phase = Phase(number, revoked=False)  # from now on it may sign again
                 store.write(
                     lambda tx, head: registry.lift(tx, head, VERSION, TARGET, lambda _: b"up", NOW)
                 )
-                self._enter(Phase(number, revoked=False))
+                self._enter(Phase(number, revoked=False, lifted=True))
         finally:
             with self._moved:
                 self._over = True

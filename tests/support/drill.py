@@ -45,6 +45,10 @@ class Outcome:
     held: list[Held] = field(default_factory=list)
     failed: list[tuple[str, capsign.CapsignError]] = field(default_factory=list)
     """Workload and error; none of them is a failure that the client repeats by itself."""
+    unknown: list[tuple[str, bytes]] = field(default_factory=list)
+    """Workload and intent of calls whose answer was lost: each was resolved, as callers are to."""
+    never: set[bytes] = field(default_factory=set)
+    """Those of them that have not happened, and never will."""
 
     def failures_of(self, workload: str) -> list[Held]:
         """Calls with a signature that did not verify."""
@@ -126,12 +130,31 @@ class Drill:
             count += 1
             message = f"{workload} {number} {count}".encode()
             try:
-                call = await signer.sign(message, algorithm=self.algorithm, **WISH)
+                call = await self._signed(workload, signer, message)
             except capsign.CapsignError as error:
                 self.outcome.failed.append((workload, error))
             else:
-                await self._verify(workload, call, message, turn)
+                if call is not None:
+                    await self._verify(workload, call, message, turn)
             await self._pause(PACE_S)
+
+    async def _signed(
+        self, workload: str, signer: capsign.AsyncSigner, message: bytes
+    ) -> capsign.Signature | None:
+        """What a careful caller gets: whose answer is lost asks what became of the call. None: it
+        never happened.
+        """
+        try:
+            return await signer.sign(message, algorithm=self.algorithm, **WISH)
+        except capsign.Unknown as error:
+            lost = error
+        self.outcome.unknown.append((workload, lost.intent_id))
+        ending = await signer.resolve(lost, timeout=PATIENCE_S)
+        if isinstance(ending, capsign.Done):
+            return ending.signature
+        assert isinstance(ending, capsign.Never), ending
+        self.outcome.never.add(lost.intent_id)
+        return None
 
     async def _verify(
         self, workload: str, call: capsign.Signature, message: bytes, turn: asyncio.Lock

@@ -42,10 +42,9 @@ class Evidence:
         while len(self.raw) < size:
             self.raw += store.entries(len(self.raw), 4096)
         self.entries: list[Entry] = [decode(entry) for entry in self.raw]
-        self.batches = {
-            index: (workload, batch)
-            for index, workload, batch in store.audit_batches(limit=1_000_000)
-        }
+        self.batches: dict[int, tuple[str, bytes]] = {}
+        while some := store.audit_batches(first_leaf=max(self.batches, default=-1) + 1):
+            self.batches |= {index: (workload, batch) for index, workload, batch in some}
         self._documents = {
             each.digest: store.policy_document(each.version) or b""
             for each in store.policy_versions()
@@ -82,6 +81,11 @@ class Evidence:
         for call, index in reported.items():
             if index not in signed:
                 found.append(f"reported, no leaf: {call}")
+        found += [
+            f"never, and has a leaf: {intent.hex()}"
+            for _, intent in calls
+            if intent in outcome.never
+        ]
         for one in outcome.held:
             leaf = signed.get(one.call.leaf_index)
             if leaf is None or leaf.group.workload != spiffe_id(one.workload):

@@ -5,6 +5,7 @@ sign with one key.
 from __future__ import annotations
 
 import importlib.resources
+import signal
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import yaml
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_cli.dev.ca import DevelopmentCa
@@ -68,6 +70,7 @@ class Fleet:
         if store is not None:
             arguments += ["--store", store[0], "--store-password-file", str(store[1])]
         self.dev = Dev(directory, workers=replicas, arguments=tuple(arguments))
+        self.replicas = [psutil.Process(each["pid"]) for each in self.dev.about["adapters"]]
         self.sockets = {WORKLOADS[0]: self.dev.socket()}
         self.agents: dict[str, subprocess.Popen] = {}
         self._channels: list[grpc.Channel] = []
@@ -122,6 +125,15 @@ class Fleet:
             ("grpc.max_reconnect_backoff_ms", 250),
         ]
         return grpc.secure_channel(address, credentials, options)
+
+    def kill(self, replica: int) -> None:
+        """End it as a machine that loses its power does."""
+        self.dev.end(self.replicas[replica], signal.SIGKILL)
+
+    def start_again(self, replica: int) -> None:
+        """Start it in its place, and wait until it serves."""
+        self.replicas[replica] = psutil.Process(self.dev.start_adapter(replica).pid)
+        self.dev.wait_serving(self.dev.about["adapters"][replica]["health"], PATIENCE_S)
 
     def ask(self, method: str, request: Any, replica: int | None = None) -> Any:
         """An act on rollouts, by an operator, at that replica, or at any that answers. Raises
