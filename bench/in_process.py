@@ -91,7 +91,7 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         mint = Mint(bytes(mint_seed(token)))
         scheduled_token: Any = ScheduledToken(token, FairQueue(1))
         keyring, commitments = (
-            Keyring(scheduled_token, CacheSettings(), monotonic_ms, scheduled_token.aside),
+            Keyring(scheduled_token, CacheSettings(), monotonic_ms, scheduled_token.yielded),
             CommitmentKeys(scheduled_token, monotonic_ms),
         )
         decisions, snapshots = DecisionCache(), Snapshots(store)

@@ -12,7 +12,7 @@ from capsign_wire.memory_limit import memory_limit
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
-from capsign_adapter.assembly import upkeep
+from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
@@ -86,12 +86,12 @@ class Replica:
         )
         self._health = self.listeners.health(replica_health, limits.health)
         self._tickers = [
-            *upkeep.upkeep(config, self.state, self.listeners, replica_health),
-            upkeep.relief(config, self.listeners, self._health, memory),
+            *periodic.signing_path_tickers(config, self.state, self.listeners, replica_health),
+            periodic.load_shedding(config, self.listeners, self._health, memory),
             *self.identities.tickers(self.state.changes.announce),
-            *upkeep.health_check_tickers(config, self.state, replica_health, self._health),
-            upkeep.growth(config, self.state, metrics),
-            upkeep.due_proposals(self.listeners, metrics),
+            *periodic.health_check_tickers(config, self.state, replica_health, self._health),
+            periodic.store_growth(config, self.state, metrics),
+            periodic.due_proposals(self.listeners, metrics),
             self.listeners.custody.ticker(),
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),

@@ -175,7 +175,7 @@ class AdapterRig:
                 self.scheduled_token,
                 CacheSettings(),
                 monotonic_ms,
-                lambda: self.scheduled_token.aside(),
+                lambda: self.scheduled_token.yielded(),
             )
         )
         self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)

@@ -48,14 +48,14 @@ class State:
         self.store = store
         self.scheduled_token: Any = ScheduledToken(token, FairQueue(1))
         """The token, for whoever works on a batch: one call at a time, by turns."""
-        self.yielding_store: Any = YieldingStore(store, self.scheduled_token.aside)
+        self.yielding_store: Any = YieldingStore(store, self.scheduled_token.yielded)
         """The store, for whoever has a turn and must not keep it while he waits."""
 
         self.keyring = Keyring(
             self.scheduled_token,
             CacheSettings(config.subkeys.most, config.subkeys.seconds * 1000),
             monotonic_ms,
-            self.scheduled_token.aside,
+            self.scheduled_token.yielded,
         )
         self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)
         self.mint = _mint(token)
@@ -68,7 +68,7 @@ class State:
             control.lease_ms, control.lease_margin_ms, lambda: store.control().revocation_epoch
         )
         self.snapshots = Snapshots(
-            self.yielding_store, self._moved, self.scheduled_token.aside, known=known
+            self.yielding_store, self._moved, self.scheduled_token.yielded, known=known
         )
         self.key_sets = KeySets(self.keyring, self.snapshots)
         self.key_readers = KeyReaders(store, self.snapshots.policy, now_ms)
@@ -77,7 +77,9 @@ class State:
         self.refused_moves = RefusedMoves(
             store, lambda: self.snapshots.policy().digest, Buckets(monotonic_ms), now_ms
         )
-        self.checkpoints = Checkpoints(store, token, config.log.origin, self.scheduled_token.aside)
+        self.checkpoints = Checkpoints(
+            store, token, config.log.origin, self.scheduled_token.yielded
+        )
 
     def _moved(self, snapshot: Snapshot) -> None:
         self.membership.works_under(snapshot.epoch)

@@ -73,11 +73,11 @@ class Keyring:
         token: Token,
         settings: CacheSettings,
         clock_ms: Callable[[], int],
-        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+        yielded: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`aside` is entered around each wait for another thread's call of the token."""
+        """`yielded` is entered around each wait for another thread's call of the token."""
         self._token = token
-        self._aside = aside
+        self._yielded = yielded
         self._clock_ms = clock_ms
         self._signers: BoundedCache[_Name, Signer] = BoundedCache(
             settings.max_entries, settings.max_age_ms
@@ -217,7 +217,7 @@ class Keyring:
                     return held
                 future = self._making[name] = Future()
         if not mine:
-            with self._aside():
+            with self._yielded():
                 return future.result()  # bounded by the token call that its maker waits for
         try:
             signer = self._make(name, row)

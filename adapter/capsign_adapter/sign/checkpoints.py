@@ -37,14 +37,14 @@ class Checkpoints:
         store: GrowingLog,
         token: Token,
         origin: str,
-        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+        yielded: Callable[[], AbstractContextManager[object]] = nullcontext,
         turn_s: float = TURN_S,
     ) -> None:
-        """`aside` is entered while one is made, and while another thread is waited for: `turn_s`
+        """`yielded` is entered while one is made, and while another thread is waited for: `turn_s`
         seconds at most.
         """
         self._turn_s = turn_s
-        self._aside = aside
+        self._yielded = yielded
         self._store = store
         self._token = token
         self._key = VerifierKey(origin, _raw_public_key(token))
@@ -67,7 +67,7 @@ class Checkpoints:
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
             return known
-        with self._aside():
+        with self._yielded():
             return self._made(size, now_ms)
 
     def _made(self, size: int, now_ms: int) -> Checkpoint:

@@ -40,7 +40,7 @@ class Commits:
         """Commit the drafts that wait for it.
 
         Raises EpochMovedError if something was revoked since the snapshot: none of these was
-        written then, and earlier pieces of the batch are found in the ledger when it is decided
+        written then, and earlier chunks of the batch are found in the ledger when it is decided
         again. Raises what the store raises.
         """
         waiting, batch.waiting = batch.waiting, []

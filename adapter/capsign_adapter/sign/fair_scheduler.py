@@ -1,16 +1,16 @@
 """Fair scheduling of computing time among tenants, workloads, certificates and sockets.
 
 Python computes on one thread at a time, and the token has one thread. A caller with more threads,
-or with more work on each, would get that much more of both. So work is done in pieces of about a
+or with more work on each, would get that much more of both. So work is done in chunks of about a
 millisecond, each in a *turn*. The next turn goes to the tenant that has used least, within it to
 the workload that has used least, then likewise to the certificate and the socket. One that comes
 back from a pause starts level with those that are served now. This is start-time fair queueing
 (Goyal, Vin, Cheng 1996) with the costs of `decide/cost.py`. A flow that is alone computes without
 turns.
 
-A commit needs the interpreter lock only briefly, but some twenty times, and would wait for a piece
-of somebody else's work each time. So large batches have a queue of their own, one piece at a time,
-and each piece first waits some milliseconds for small batches to finish; longer if its owner had
+A commit needs the interpreter lock only briefly, but some twenty times, and would wait for a chunk
+of somebody else's work each time. So large batches have a queue of their own, one chunk at a time,
+and each chunk first waits some milliseconds for small batches to finish; longer if its owner had
 more than an equal part lately.
 """
 
@@ -32,13 +32,13 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 
 TURN_US = 1_000
-"""Longest work in one turn while there is contention, unless a single piece is longer."""
+"""Longest work in one turn while there is contention, unless a single chunk is longer."""
 
 SMALL_US = 2 * TURN_US
 """Most work of a batch that counts as small: twice that of sixteen signatures."""
 
 SMALL_FIRST_SECONDS, LONG_SMALL_FIRST_SECONDS = 0.002, 0.008
-"""Longest wait of a large batch's piece for small batches to finish; the second figure is for an
+"""Longest wait of a large batch's chunk for small batches to finish; the second figure is for an
 owner that had more than an equal part lately.
 """
 
@@ -187,7 +187,7 @@ class FairScheduler:
         *,
         small_first_s: tuple[float, float] = (SMALL_FIRST_SECONDS, LONG_SMALL_FIRST_SECONDS),
     ) -> None:
-        """`small_first_s`: the longest time, seconds, that a large piece waits for small work to
+        """`small_first_s`: the longest time, seconds, that a large chunk waits for small work to
         finish; the second figure is for an owner that had more than an equal part lately.
         """
         self.small, self.large = FairQueue(at_once), FairQueue(1)
@@ -201,7 +201,7 @@ class FairScheduler:
         self.small_active = 0
         """How many small batches and calls are under way."""
         self.waiting = 0
-        """How many pieces of large ones wait for those."""
+        """How many chunks of large ones wait for those."""
         self._contended_s = 0.0
 
     @property
@@ -236,12 +236,12 @@ class FairScheduler:
                 del self._active[flow]
 
     def became_small(self) -> None:
-        """A batch that was aside goes on, and is still small."""
+        """A batch that had yielded goes on, and is still small."""
         with self._lock:
             self.small_active += 1
 
     def became_large(self) -> None:
-        """A batch is large from now on, or is aside: nobody waits for it to finish."""
+        """A batch is large from now on, or has yielded: nobody waits for it to finish."""
         with self._lock:
             self._one_less()
 
@@ -297,11 +297,11 @@ class Turn:
 
     @property
     def contended(self) -> bool:
-        """Whether other flows have work, so that pieces should be small."""
+        """Whether other flows have work, so that chunks should be small."""
         return self._scheduler.contended
 
     def spend(self, cost_us: int) -> None:
-        """Call before each piece of work. Charges it, and waits for another turn if this one is
+        """Call before each chunk of work. Charges it, and waits for another turn if this one is
         used up. Raises FailureError OVERLOADED.
         """
         self._spent += cost_us
@@ -333,9 +333,9 @@ class Turn:
             queue.give()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Around a wait that may be long (token, store, another thread): no turn is held meanwhile,
-        and nobody waits for this batch to finish.
+    def yielded(self) -> Iterator[None]:
+        """Yield around a wait that may be long (token, store, another thread): no turn is held
+        meanwhile, and nobody waits for this batch to finish.
         """
         self.release()
         small = self._small
@@ -391,8 +391,8 @@ class CallTurn:
         self._give()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Around a wait for the token, the store or another thread: no turn is held meanwhile."""
+    def yielded(self) -> Iterator[None]:
+        """Yield around a wait for the token, the store or another thread: no turn is held then."""
         had_it = self._has_it
         self._give()
         try:
@@ -413,7 +413,7 @@ class CallTurn:
 
 @contextmanager
 def turn_for(queue: FairQueue, flow: Flow, cost_us: int) -> Iterator[None]:
-    """A turn for one piece of work, until the block ends. Raises FailureError OVERLOADED."""
+    """A turn for one chunk of work, until the block ends. Raises FailureError OVERLOADED."""
     queue.take(flow, cost_us)
     try:
         yield

@@ -7,7 +7,7 @@ For each group of a batch:
  4 charge rate and evidence     `charge`; what is above the rate fails item by item
  5 derive                       `admit`, with `keys/keyring`
  6 sign                         `signatures`
-then once for the batch, or in pieces while other batches are being worked on:
+then once for the batch, or in chunks while other batches are being worked on:
  7 commit ledger and evidence   `commit`: looks each intent up, and compares the epoch
  8 release                      `release`: what the ledger accepted, or had stored before
 
@@ -30,11 +30,11 @@ from capsign_adapter.sign import release, uncertain_commits
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
+from capsign_adapter.sign.chunks import CHUNK, chunks
 from capsign_adapter.sign.clock import CLOCK, Clock
 from capsign_adapter.sign.commit import Commits, LedgerAndLog
 from capsign_adapter.sign.decision_cache import DecisionCache, name_of
 from capsign_adapter.sign.failures import failure_of
-from capsign_adapter.sign.pieces import PIECE, pieces
 from capsign_adapter.sign.refuse import Refusals
 from capsign_adapter.sign.revocation_barrier import ReleaseTicket
 from capsign_adapter.sign.scheduled_token import BatchScheduler
@@ -128,7 +128,7 @@ class Pipeline:
                 self._sign(batch, group, signable)
         turn.release()
         if batch.used_up_ms:
-            with turn.aside():
+            with turn.yielded():
                 self._clock.pause(batch.used_up_ms)
         self._commits.unattributed(batch)
         self._commits.commit(batch)  # 7
@@ -164,8 +164,8 @@ class Pipeline:
             raise
 
     def _sign(self, batch: Batch, group: Group, signable: Signable) -> None:
-        """6, and 7 after each full piece while other batches are being worked on."""
-        for some in pieces(batch.turn, signable, group.open):
+        """6, and 7 after each full chunk while other batches are being worked on."""
+        for some in chunks(batch.turn, signable, group.open):
             # The handle may expire while the batch waits for its turns.
             if self._clock.now_ms() >= signable.until_ms:
                 detail = "The handle's life ended while the batch was signed."
@@ -173,5 +173,5 @@ class Pipeline:
                 self._refusals.all(batch, signable, some, ended)
                 continue
             self._signatures.make(batch, signable, some)  # 6
-            if len(batch.waiting) >= PIECE and batch.turn.contended:
+            if len(batch.waiting) >= CHUNK and batch.turn.contended:
                 self._commits.commit(batch)  # 7

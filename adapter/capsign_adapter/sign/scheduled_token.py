@@ -55,13 +55,13 @@ class ScheduledToken:
         self._mine.now = None
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def yielded(self) -> Iterator[None]:
         """Around a wait for another thread or the store: this thread holds no turn meanwhile."""
         now = getattr(self._mine, "now", None)
         if now is None:
             yield
             return
-        with now[1].aside():
+        with now[1].yielded():
             yield
 
     def public_key(self, label: str) -> bytes:
@@ -82,7 +82,7 @@ class ScheduledToken:
         if now is None:
             return call()
         flow, turn = now
-        with turn.aside(), turn_for(self._queue, flow, cost_us):
+        with turn.yielded(), turn_for(self._queue, flow, cost_us):
             return call()
 
 

@@ -92,17 +92,17 @@ class Snapshots:
         self,
         store: Decisive,
         on_move: Callable[[Snapshot], None] = lambda _: None,
-        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
+        yielded: Callable[[], AbstractContextManager[object]] = nullcontext,
         known: InForce | None = None,
         turn_s: float = TURN_S,
     ) -> None:
-        """`on_move` gets each new snapshot before it is used. `aside` is entered while another
+        """`on_move` gets each new snapshot before it is used. `yielded` is entered while another
         thread that reads one is waited for. `known` is a policy that needs no parsing if it is the
         one in force. `turn_s`: longest wait for that thread, seconds.
         """
         self._in_force = known
         self._turn_s = turn_s
-        self._aside = aside
+        self._yielded = yielded
         self._store = store
         self._on_move = on_move
         self._moving = threading.Lock()
@@ -127,7 +127,7 @@ class Snapshots:
         known = self._current
         if self._store.control().revocation_epoch == known.epoch:
             return known
-        with self._aside():
+        with self._yielded():
             return self._moved()
 
     def _moved(self) -> Snapshot:

@@ -16,10 +16,10 @@ WAITED_FOR = frozenset({"control", "find", "resolve", "submit_audit", "hashes", 
 class YieldingStore:
     """A proxy of a `Store`. Methods that unary calls do not use are passed on."""
 
-    def __init__(self, store: Store, aside: Callable[[], AbstractContextManager[object]]) -> None:
-        """`aside` is entered around each call of WAITED_FOR."""
+    def __init__(self, store: Store, yielded: Callable[[], AbstractContextManager[object]]) -> None:
+        """`yielded` is entered around each call of WAITED_FOR."""
         self._store = store
-        self._aside = aside
+        self._yielded = yielded
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -27,7 +27,7 @@ class YieldingStore:
 
     def _waiting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            with self._aside():
+            with self._yielded():
                 return method(*arguments)
 
         return call

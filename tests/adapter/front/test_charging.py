@@ -35,7 +35,7 @@ class Kept:
 
 @pytest.fixture
 def token():
-    """Has nothing behind it: no call here asks it anything but to stand aside."""
+    """Has nothing behind it: no call here asks it anything but to yield."""
     return ScheduledToken(None, FairQueue(1))
 
 
@@ -135,7 +135,7 @@ def test_who_waits_for_token_or_store_keeps_nobody_from_computing(register, toke
 
     def method(_: Any, who: Any) -> str:
         if who.spiffe_id == APP:
-            with token.aside():
+            with token.yielded():
                 waiting.release()
                 assert go_on.wait(30)
         return "done"

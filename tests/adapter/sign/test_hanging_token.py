@@ -127,8 +127,8 @@ def test_a_promise_that_hangs_keeps_nobody_else_for_ever(rig, threads, name):
     assert first.result(30).authority == row.version
 
 
-class Aside:
-    """Who waits aside now, and must hold no turn."""
+class Yielding:
+    """How many have yielded now, and so hold no turn."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -144,27 +144,27 @@ class Aside:
 
 def test_who_makes_a_checkpoint_or_waits_for_one_has_no_turn(rig, threads):
     """A token that hangs would keep all calls of the tenant from computing."""
-    aside = Aside()
-    made = Checkpoints(rig.store, rig.token, "capsign.test/log", aside)
+    yielded = Yielding()
+    made = Checkpoints(rig.store, rig.token, "capsign.test/log", yielded)
     hanging = Hanging(rig.token, "sign")
     first = threads.submit(made.current, now_ms())
     assert hanging.reached.wait(30)
-    assert aside.now == 1
+    assert yielded.now == 1
     hanging.let_go()
     first.result(30)
-    assert aside.now == 0
+    assert yielded.now == 0
 
 
 def test_who_reads_a_snapshot_or_waits_for_one_has_no_turn(rig, threads):
-    aside = Aside()
-    snapshots = Snapshots(rig.store, aside=aside)
+    yielded = Yielding()
+    snapshots = Snapshots(rig.store, yielded=yielded)
     revoke(rig)
     hanging = Hanging(rig.store, "revocations")
     first = threads.submit(snapshots.refresh)
     assert hanging.reached.wait(30)
-    assert aside.now == 1
+    assert yielded.now == 1
     hanging.let_go()
     first.result(30)
-    assert aside.now == 0
+    assert yielded.now == 0
     assert snapshots.refresh() is snapshots.current
-    assert aside.now == 0
+    assert yielded.now == 0

@@ -13,9 +13,9 @@ import pytest
 from capsign_adapter.decide import cost
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.sign.chunks import CHUNK
 from capsign_adapter.sign.clock import Clock, now_ms
 from capsign_adapter.sign.fair_scheduler import Turn
-from capsign_adapter.sign.pieces import PIECE
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
@@ -401,7 +401,7 @@ def test_one_pod_does_not_use_up_the_rate_of_its_deployment(rig):
 
 
 def in_company(rig):
-    """Somebody else is about: large batches are signed and committed in pieces."""
+    """Somebody else is about: large batches are signed and committed in chunks."""
     rig.scheduler.enter(("else", "somebody", b"key"))
 
 
@@ -415,7 +415,7 @@ def test_where_others_are_about_a_large_batch_is_committed_in_pieces(rig):
     items = rig.sign(*[b"%d" % number for number in range(300)])
     assert all(item.signatures for item in items)
     assert len({item.leaf_index for item in items}) == 300
-    assert max(sizes) <= 2 * PIECE
+    assert max(sizes) <= 2 * CHUNK
     assert sum(sizes) == 300
 
 
@@ -484,7 +484,7 @@ def test_a_repeat_under_another_key_names_the_key_of_then(rig, monkeypatch):
 
 
 def test_a_revocation_between_two_pieces_wins(rig):
-    """What the first piece signed is in the ledger and does not leave: its handle was revoked
+    """What the first chunk signed is in the ledger and does not leave: its handle was revoked
     before the batch was answered.
     """
     handle, calls, commit = rig.handle(), [], rig.store.commit
@@ -507,7 +507,7 @@ def test_a_revocation_between_two_pieces_wins(rig):
 
 
 def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig):
-    """The piece before it was committed, its own was not: told "refused", and signed when it was
+    """The chunk before it was committed, its own was not: told "refused", and signed when it was
     sent again (I5).
     """
     calls, commit, append = [], rig.store.commit, rig.store.append
@@ -524,7 +524,7 @@ def test_a_refusal_that_was_not_committed_is_not_told_as_final(rig):
     )
     in_company(rig)
     suffix = signing_pb2.ContextSuffix(role="issuer")
-    good = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(PIECE)]
+    good = [pb.SignItem(intent_id=new_intent_id(), input=b"m") for _ in range(CHUNK)]
     misfit, fine = (
         pb.SignItem(intent_id=new_intent_id(), input=b"no digest"),
         [pb.SignItem(intent_id=new_intent_id(), input=b"m")],
@@ -621,7 +621,7 @@ def test_what_a_piece_signed_is_not_refused_by_the_next_attempt(rig):
 
 
 def test_a_batch_that_is_kept_waiting_for_its_budget_keeps_nobody_else(rig):
-    """It counted as something small that finishes at once: each piece of everybody's large batches
+    """It counted as something small that finishes at once: each chunk of everybody's large batches
     waited for it, in vain.
     """
     small = []
@@ -640,7 +640,7 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
     """
     handle = rig.handle()
     reached, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
-    true, aside = rig.token.hmac, rig.scheduled_token.aside
+    true, yielded = rig.token.hmac, rig.scheduled_token.yielded
     rig.commitments.for_tenant("demo")
 
     def hanging(label, data):
@@ -650,12 +650,12 @@ def test_whoever_waits_for_another_ones_derivation_has_no_turn(rig):
 
     @contextmanager
     def seen():
-        with aside():
+        with yielded():
             waiting.set()
             yield
 
     rig.token.instead(hmac=hanging)
-    rig.scheduled_token.instead(aside=seen)
+    rig.scheduled_token.instead(yielded=seen)
     in_company(rig)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(rig.sign, b"m", handle=handle)

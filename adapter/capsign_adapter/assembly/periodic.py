@@ -25,7 +25,7 @@ from capsign_adapter.sign.tickers import Periods, Ticker, tickers
 from capsign_adapter.store.open import disk_of
 
 
-def upkeep(
+def signing_path_tickers(
     config: Config,
     state: State,
     listeners: Listeners,
@@ -75,17 +75,19 @@ def due_proposals(listeners: Listeners, metrics: Metrics) -> Ticker:
     return Ticker("approvals", APPROVALS_S, look)
 
 
-def relief(config: Config, listeners: Listeners, health: Health, memory: int | None) -> Ticker:
+def load_shedding(
+    config: Config, listeners: Listeners, health: Health, memory: int | None
+) -> Ticker:
     """Returns the ticker that cancels waiting calls when memory runs short."""
     waiting = [listeners.peer_quota.deadlines, health.deadlines]
     waiting += [listeners.enrolment.quota.deadlines] if listeners.enrolment is not None else []
     people = [listeners.admin.quota.deadlines] if listeners.admin is not None else []
     listen = config.listen
     pressure = MemoryPressure(memory_budget(memory, listen.streams, listen.message_bytes))
-    guard = LoadShedder(pressure, waiting, monotonic_ms, people=people)
+    shedder = LoadShedder(pressure, waiting, monotonic_ms, people=people)
 
     def look() -> None:
-        guard.look()
+        shedder.look()
 
     return Ticker("memory", LOOK_SECONDS, look)
 
@@ -113,7 +115,7 @@ def health_check_tickers(
     ]
 
 
-def growth(config: Config, state: State, metrics: Metrics) -> Ticker:
+def store_growth(config: Config, state: State, metrics: Metrics) -> Ticker:
     """Returns the ticker that samples the size of the store, and registers its metrics."""
     seen = StorageForecast()
     free: Callable[[int], int] | None = health_checks.free_of(

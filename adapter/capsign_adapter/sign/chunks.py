@@ -1,4 +1,4 @@
-"""Cuts a group into pieces that are signed in one turn each; into large ones while no other batch
+"""Cuts a group into chunks that are signed in one turn each; into large ones while no other batch
 is being worked on.
 """
 
@@ -11,22 +11,22 @@ from capsign_adapter.sign.batch import Item
 from capsign_adapter.sign.fair_scheduler import TURN_US, Turn
 from capsign_adapter.sign.scope import Signable
 
-PIECE = 32
+CHUNK = 32
 """Most signatures in one commit while other batches are being worked on: those then wait for this
 many, not for a whole batch.
 """
 
 ALONE_US = 64 * TURN_US
-"""Longest work of one piece of a batch that is alone: the longest wait of one that comes then."""
+"""Longest work of one chunk of a batch that is alone: the longest wait of one that comes then."""
 
 
-def pieces(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Yields the items of a group in pieces. Spends the cost of each from the turn before it."""
+def chunks(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yields the items of a group in chunks. Spends the cost of each from the turn before it."""
     begin, number = 0, signable.row.number
     price = sum(cost.signature(number, key.signer.custody) for key in signable.keys)
     while begin < len(items):
         alone = len(items) == 1 or not turn.contended
-        most = max(1, ALONE_US // price if alone else min(PIECE, TURN_US // price))
+        most = max(1, ALONE_US // price if alone else min(CHUNK, TURN_US // price))
         if not begin and most >= len(items):
             turn.spend(price * len(items))
             yield items
