@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from capsign_wire import logs, otel, settings, std_streams
@@ -71,7 +72,7 @@ def main() -> None:
         elif arguments.command == "authority":
             _authority(config, policy, arguments.action or "status", arguments.output)
         else:
-            _serve(config, policy)
+            _serve(config, policy, lambda: load(arguments.config, os.environ))
     except (*EXPLAINED, OSError) as error:
         what = "do that" if arguments.command == "authority" else "start"
         print(f"capsign-adapter cannot {what}. {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
@@ -147,13 +148,15 @@ def _authority(config: Config, policy: Policy, action: str, output: str) -> None
         store.close()
 
 
-def _serve(config: Config, policy: Policy) -> None:
+def _serve(config: Config, policy: Policy, reload: Callable[[], Config]) -> None:
     store = _store(config)
     metrics = Metrics()
     telemetry = otel.start("capsign-adapter", __version__, metrics, os.environ)
     try:
         token = CountedToken(_token(config), metrics)
-        run_until_signalled(Replica(config, policy, token, store, (metrics, telemetry.tracer)))
+        replica = Replica(config, policy, token, store, (metrics, telemetry.tracer))
+        replica.drift.reload_with(reload)
+        run_until_signalled(replica)
     finally:
         telemetry.close()
 

@@ -216,6 +216,15 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kubernetes: Kubernetes | None = None
 
 
+class Chart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the chart was installed with; if policy or software say otherwise, that is drift."""
+
+    trust_domain: Annotated[str, Meta(max_length=255)] = ""
+    """Its value `trustDomain`; empty: not stated."""
+    app_version: Annotated[str, Meta(max_length=64)] = ""
+    """Its appVersion; empty: not stated."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -228,6 +237,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     subkeys: Subkeys = Subkeys()
     control: Control = Control()
     identity: Identity | None = None
+    chart: Chart | None = None
     drain_seconds: Annotated[float, Meta(ge=0, le=600)] = 10.0
     """How long a stopping adapter waits for calls in flight."""
 

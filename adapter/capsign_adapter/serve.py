@@ -13,6 +13,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
 from capsign_adapter.assembly import periodic
+from capsign_adapter.assembly.drift import DriftWatch
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
@@ -61,7 +62,7 @@ class Replica:
         control group.
         """
         metrics, _ = telemetry
-        self._config = config
+        self.config = config
         memory = memory_limit() if memory is None else memory
         demand_memory(memory, config.listen.streams, config.listen.message_bytes)
         limits = connections(raise_descriptors(), config.listen.streams)
@@ -80,6 +81,7 @@ class Replica:
         self.listeners = Listeners(
             config, self.state, self.path, self.identities, limits, telemetry
         )
+        self.drift = DriftWatch(config, self.state, self.listeners, self.path.uses, metrics)
         replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
         replica_health.add_instant(
             {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}
@@ -95,6 +97,7 @@ class Replica:
             self.listeners.custody.ticker(),
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),
+            self.drift.ticker(),
         ]
 
     @property
@@ -105,7 +108,7 @@ class Replica:
     @property
     def drain_seconds(self) -> float:
         """How long calls in flight have to finish, seconds."""
-        return self._config.drain_seconds
+        return self.config.drain_seconds
 
     @property
     def port(self) -> int:
@@ -155,13 +158,14 @@ class Replica:
         self._health.draining()
         logs.event("adapter.draining")
         finished = self.listeners.streams.drain(
-            self._config.drain_seconds, self.state.changes.announce
+            self.config.drain_seconds, self.state.changes.announce
         )
-        ended = self.listeners.stop(self._config.drain_seconds)
+        ended = self.listeners.stop(self.config.drain_seconds)
         for ticker in self._tickers:
             ticker.stop()
         if ended:
             self.state.membership.leave()
+        self.drift.end()
         self._health.stop()
         self.state.store.close()
         self.state.token.close()

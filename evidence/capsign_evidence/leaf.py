@@ -108,7 +108,9 @@ class Act(IntEnum):
     LOG_OPENED = 21
     POLICY_PROPOSED = 22
     POLICY_FILE_DIFFERS = 23
-    """The file of a replica is another document than the version in force."""
+    """The file of a replica is another document than the version in force. Not written any more:
+    it is drift of the kind POLICY_FILE.
+    """
     POLICY_ENDED = 24
     """A version that was proposed does not come into force."""
     AUTHORITY_PREPARED = 30

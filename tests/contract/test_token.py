@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from capsign_adapter.algorithms.kinds import Feature
+from capsign_adapter.decide.drift_token import Accounted, mechanisms_of, of_token
 from capsign_adapter.token.interface import KeyExistsError, KeyMissingError
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
@@ -327,3 +328,47 @@ def test_sixteen_threads_share_it(token, label):
 def test_name_is_for_people_and_holds_no_pin(token):
     assert token.name
     assert "pin" not in repr(token).lower()
+
+
+def test_what_it_holds_is_as_it_was_made(token, label):
+    """Secret and pair, with every attribute that the token tells; nothing differs from how ours are
+    made.
+    """
+    token.generate_secret(label)
+    token.generate_key_pair(f"{label}/attest", pb.ALGORITHM_ES256)
+    contents = token.contents()
+    kinds = {(one.kind, one.label) for one in contents.objects if one.label.startswith(label)}
+    assert kinds == {
+        ("secret-key", label),
+        ("private-key", f"{label}/attest"),
+        ("public-key", f"{label}/attest"),
+    }
+    for one in contents.objects:
+        assert len(one.attributes) >= 3, one
+    labels = frozenset(one.label for one in contents.objects)
+    mine = [
+        one for one in of_token(contents, Accounted(labels, labels, ())) if label in one.subject
+    ]
+    assert mine == []
+
+
+def test_what_it_offers_covers_what_it_can_make(token):
+    needed = mechanisms_of(())
+    if Feature.ED25519 not in token.features:
+        needed -= {"EDDSA", "EC_EDWARDS_KEY_PAIR_GEN"}
+    assert needed | {"ECDSA", "EC_KEY_PAIR_GEN"} <= token.contents().mechanisms
+
+
+def test_what_was_imported_shows_where_it_came_from(token, label):
+    tokens.import_secret(token, label, bytes(32))
+    contents = token.contents()
+    labels = frozenset(one.label for one in contents.objects)
+    found = of_token(contents, Accounted(labels, labels, ()))
+    aspects = {one.aspect for one in found if one.subject == label}
+    assert {"always-sensitive", "never-extractable"} <= aspects
+
+
+def test_what_is_destroyed_is_in_it_no_more(token, label):
+    token.generate_key_pair(label, pb.ALGORITHM_ES256)
+    token.destroy(label)
+    assert label not in {one.label for one in token.contents().objects}

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capsign_adapter.algorithms.kinds import Family, Feature, Scheme
+from capsign_adapter.decide.drift_token import ATTRIBUTES
+from capsign_adapter.model.drift import TokenContents, TokenObject
 from capsign_adapter.token.encodings import (
     RSA_BITS,
     RSA_EXPONENT,
@@ -57,6 +59,34 @@ class Stored:
     strong: bool
 
 
+MECHANISMS = frozenset(
+    {
+        "SHA256_HMAC",
+        "GENERIC_SECRET_KEY_GEN",
+        "ECDSA",
+        "EC_KEY_PAIR_GEN",
+        "EDDSA",
+        "EC_EDWARDS_KEY_PAIR_GEN",
+        "RSA_PKCS",
+        "RSA_PKCS_PSS",
+        "RSA_PKCS_KEY_PAIR_GEN",
+    }
+)
+
+
+def _shown(label: str, stored: Stored, derives: bool) -> list[TokenObject]:
+    """The objects of one label, as a token shows them."""
+    pair = stored.family is not None
+    kind = "private-key" if pair else "secret-key"
+    told = dict(ATTRIBUTES[kind]) if pair else {**ATTRIBUTES[kind], "derive": derives}
+    if not stored.strong:
+        told.update({"local": False, "always-sensitive": False, "never-extractable": False})
+    found = [TokenObject(kind, label, tuple(told.items()))]
+    if pair:
+        found.append(TokenObject("public-key", label, tuple(ATTRIBUTES["public-key"].items())))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Fault:
     error: Exception
@@ -71,6 +101,7 @@ class FakeToken:
 
     features: frozenset[Feature] = frozenset(Feature)
     name: str = "fake token"
+    mechanisms: frozenset[str] = MECHANISMS
     calls: Counter[str] = field(default_factory=Counter)
     objects: dict[str, Stored] = field(default_factory=dict)
     _faults: dict[str, deque[_Fault]] = field(default_factory=dict)
@@ -205,6 +236,16 @@ class FakeToken:
 
     def labels(self) -> list[str]:
         return self._run("labels", lambda: sorted(self.objects))
+
+    def contents(self) -> TokenContents:
+        def effect() -> TokenContents:
+            derives = Feature.HKDF_INSIDE in self.features
+            found = []
+            for label, stored in self.objects.items():
+                found += _shown(label, stored, derives)
+            return TokenContents(tuple(sorted(found)), self.mechanisms, derives)
+
+        return self._run("contents", effect)
 
     def destroy(self, label: str) -> None:
         def effect() -> None:

@@ -40,13 +40,15 @@ class RunningReplica:
         certificate, private_key = self.server.write(directory, "server")
         client_ca = directory / "ca.pem"
         client_ca.write_bytes(self.authority.certificate)
+        policy = directory / "in-force.yaml"
+        policy.write_bytes(rig.policy.document)
         config = Config(
             listen=listen or Listen(address="127.0.0.1:0", streams=streams),
             tls=Tls(certificate=certificate, private_key=private_key, client_ca=client_ca),
             token=TokenConfig(module=Path("/none"), label="none", pin_file=Path("/none")),
             store=StoreConfig(url=rig.url),
             log=LogConfig(origin="capsign.test/log"),
-            policy=Path("/none"),
+            policy=policy,
             control=control or Control(poll_ms=50),
             drain_seconds=5.0,
         )

@@ -13,6 +13,7 @@ from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.fair_scheduler import FairScheduler
+from capsign_adapter.sign.key_uses import KeyUseCounter
 from capsign_adapter.sign.pipeline import Pipeline
 from capsign_adapter.sign.public_keys import PublicKeys
 from capsign_adapter.sign.resolve import Resolutions
@@ -41,7 +42,10 @@ class SigningPath:
             lambda kind, size: written.add(kind, by=size),
         )
         admission = Admission(state.handles, state.keyring, state.commitments, self.budget)
-        charges = Charges(Buckets(monotonic_ms), self.evidence_quota, control.refusals_per_second)
+        self.uses = KeyUseCounter()
+        charges = Charges(
+            Buckets(monotonic_ms), self.evidence_quota, control.refusals_per_second, self.uses
+        )
         batches = BatchScheduler(state.snapshots.policy, self.scheduler, state.scheduled_token)
         self.pipeline = Pipeline(
             admission, state.decisions, charges, state.snapshots, state.store, batches

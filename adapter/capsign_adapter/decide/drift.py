@@ -6,6 +6,7 @@ them writes what was found.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -37,9 +38,19 @@ CIPHERS = frozenset(
 
 
 def shown(text: str) -> str:
-    """Other people's text as one line of printable ASCII, at most MAX_TEXT characters."""
-    escaped = text.encode("unicode_escape").decode("ascii")
-    return escaped if len(escaped) <= MAX_TEXT else f"{escaped[: MAX_TEXT - 3]}..."
+    """Other people's text as one line of printable ASCII, at most MAX_TEXT characters; of what is
+    longer the end is a digest, so that two of them stay two. What it returns it leaves as it is.
+    """
+    escaped = "".join(map(_plain, text))
+    if len(escaped) <= MAX_TEXT:
+        return escaped
+    return f"{escaped[: MAX_TEXT - 19]}...{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _plain(letter: str) -> str:
+    if letter.isascii() and letter.isprintable():
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def bounded(differences: Iterable[Difference]) -> tuple[Difference, ...]:

@@ -19,7 +19,8 @@ from capsign_adapter.decide.authority_schedule import Action, Lifetimes, Step
 from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.authority_key import AuthorityKey
-from capsign_adapter.keys.provision import KeyWeakError, check_value, make_authority, withdraw
+from capsign_adapter.keys.check_values import check_value
+from capsign_adapter.keys.provision import KeyWeakError, make_authority, withdraw
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.lifecycle import AUTHORITY, AuthorityEvent
 from capsign_adapter.store.errors import StoreUnavailableError

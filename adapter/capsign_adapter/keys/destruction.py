@@ -9,7 +9,7 @@ from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 
 from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
-from capsign_adapter.keys.provision import CHECK_DOMAIN
+from capsign_adapter.keys.check_values import CHECK_DOMAIN
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.token.interface import KeyMissingError, Token
 

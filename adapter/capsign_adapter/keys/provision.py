@@ -7,7 +7,6 @@ is missing, weak or replaced stops the start, and an operator must look.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -20,6 +19,8 @@ from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
+from capsign_adapter.keys.accounting import accounted
+from capsign_adapter.keys.check_values import of_pair, of_secret
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import KEY_VERSION, AuthorityState
@@ -29,12 +30,6 @@ from capsign_adapter.token.interface import (
     Token,
     TokenError,
 )
-
-CHECK_DOMAIN = b"capsign1 check"
-CHECK_LEN = 8
-"""Bytes of a check value. Enough to notice that a token was restored from the wrong backup; it does
-not withstand an attacker.
-"""
 
 
 class Inventory(Protocol):
@@ -98,7 +93,7 @@ def make_derived(
     label = labels.key_version(tenant, key, version)
     _make_secret(token, label)
     _make_pair(token, labels.attestation(label), algorithms.ALGORITHM_ES256)
-    check = _derived_check(token, label)
+    check = of_secret(token, label)
     return KeyVersionRow(
         tenant,
         key,
@@ -129,7 +124,7 @@ def make_direct(
     _demand_feature(token, algorithm)
     label = labels.key_version(tenant, key, version)
     _make_pair(token, label, algorithm)
-    check = _direct_check(token, label)
+    check = of_pair(token, label)
     return KeyVersionRow(
         tenant,
         key,
@@ -156,11 +151,6 @@ def make_authority(token: Token, version: int) -> None:
     TokenError.
     """
     _make_pair(token, labels.authority(version), algorithms.ALGORITHM_ES256)
-
-
-def check_value(spki: bytes) -> bytes:
-    """Returns the check value of a key pair, from its SubjectPublicKeyInfo (DER)."""
-    return hashlib.sha256(spki).digest()[:CHECK_LEN]
 
 
 def make_service_keys(token: Token) -> None:
@@ -211,12 +201,7 @@ def unknown_objects(
     under a claim, and what is destroyed in the store and about to be in the token. Raises
     TokenError.
     """
-    known = {labels.LOG, labels.MINT, *(labels.pepper(tenant) for tenant in tenants)}
-    known |= {authority.label for authority in authorities}
-    expected = [row.label for row in rows if not row.gone_ms]
-    expected += [labels.key_version(one.tenant, one.key, one.version) for one in claims]
-    for label in expected:
-        known |= {label, labels.attestation(label)}
+    known = accounted(tuple(rows), tenants, authorities, claims).known
     return [label for label in token.labels() if label not in known]
 
 
@@ -305,10 +290,10 @@ def _strength(token: Token, label: str) -> list[str]:
 def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
     findings = _strength(token, row.label)
     try:
-        check = _direct_check(token, row.label)
+        check = of_pair(token, row.label)
     except KeyMissingError:
         try:
-            check = _derived_check(token, row.label)
+            check = of_secret(token, row.label)
         except KeyMissingError:
             return findings or [
                 f"The key {row.label} is missing from the token: neither a secret nor a "
@@ -325,7 +310,7 @@ def _version_findings(token: Token, row: KeyVersionRow) -> list[str]:
 def _authority_findings(token: Token, row: AuthorityRow) -> list[str]:
     findings = _strength(token, row.label)
     try:
-        check = _direct_check(token, row.label)
+        check = of_pair(token, row.label)
     except KeyMissingError:
         return findings or [f"The key {row.label} is missing from the token: not a whole key pair."]
     if not hmac.compare_digest(check, row.check_value):
@@ -333,13 +318,3 @@ def _authority_findings(token: Token, row: AuthorityRow) -> list[str]:
             f"The key {row.label} is not the one that was made: its check value differs."
         )
     return findings
-
-
-def _derived_check(token: Token, label: str) -> bytes:
-    # No derivation can ask for this value: an HkdfLabel starts with a length of at most 8160, "ca"
-    # read as a length is 25441.
-    return token.hmac(label, CHECK_DOMAIN)[:CHECK_LEN]
-
-
-def _direct_check(token: Token, label: str) -> bytes:
-    return check_value(token.public_key(label))

@@ -10,7 +10,7 @@ LIVE_MS = 180_000
 """A replica that has not reported for so long counts as gone, milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class TokenObject:
     """An object in the token. `kind` is its class ("secret-key", "private-key", "public-key",
     "certificate", "data"), `attributes` those that the token told, by name.

@@ -17,6 +17,7 @@ from capsign_adapter.decide.evidence_quota import REFUSAL_BYTES, EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.batch import Batch, Group
+from capsign_adapter.sign.key_uses import KeyUseCounter
 from capsign_adapter.store.errors import StoreUnavailableError
 
 REFUSALS, NEVERS = "", "*never"
@@ -27,7 +28,15 @@ REFUSALS, NEVERS = "", "*never"
 class Charges:
     """One for each replica. Safe for any thread."""
 
-    def __init__(self, rates: Buckets, evidence: EvidenceQuota, refusals_per_second: int) -> None:
+    def __init__(
+        self,
+        rates: Buckets,
+        evidence: EvidenceQuota,
+        refusals_per_second: int,
+        uses: KeyUseCounter | None = None,
+    ) -> None:
+        self.uses = uses or KeyUseCounter()
+        """Which keys signed, and when."""
         self._rates = rates
         self._evidence = evidence
         self._refusals_per_second = refusals_per_second
@@ -92,6 +101,8 @@ class Charges:
 
     def close(self, batch: Batch) -> None:
         """Call at the end of each batch: counts what was written, and gives back the rest."""
+        if batch.made:
+            self.uses.note(batch)
         if batch.refused:
             self._evidence.wrote("refused", batch.refused * REFUSAL_BYTES)
         self._evidence.unmade(batch.peer, batch.granted - batch.made)

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
 
-from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.policy_shape import MAX_BYTES
-from capsign_adapter.decide.policy_versions import file_identity, target_of
+from capsign_adapter.decide.policy_versions import file_identity
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.policy_versions import PolicyVersions
 from capsign_adapter.sign.snapshot import Snapshots
-from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.store.interfaces.policies import Policies
 
 LOOK_S = 2.0
@@ -35,15 +32,11 @@ not proposed again by another.
 """
 
 
-class FileStore(Policies, EvidenceLog, Protocol):
-    """Versions, and the log."""
-
-
 class PolicyFile:
     """Of one replica; `look` is for one thread."""
 
     def __init__(
-        self, path: Path, store: FileStore, snapshots: Snapshots, versions: PolicyVersions
+        self, path: Path, store: Policies, snapshots: Snapshots, versions: PolicyVersions
     ) -> None:
         self._path = path
         self._store = store
@@ -102,17 +95,12 @@ class PolicyFile:
         logs.event("policy.file_changed", version=outcome.row.version, waits=bool(outcome.proposal))
 
     def _tell(self) -> None:
-        """Once for each file and version in force: the log, and the evidence."""
+        """Once for each file and version in force, to the log of the process; the evidence has it
+        as drift.
+        """
         snapshot = self._snapshots.refresh()
         now = (self.digest, snapshot.policy_version)
         if self.digest == snapshot.policy.digest or self._told == now:
             return
-        actor = file_identity(snapshot.policy.trust_domain)
-        target = target_of(snapshot.policy_version, self.digest)
-        at = now_ms()
-        entry = leaf.admin(
-            at, snapshot.policy.digest, leaf.Act.POLICY_FILE_DIFFERS, actor, target, 0
-        )
-        self._store.append([entry], at)
         self._told = now
         logs.warning("policy.file_differs", version=snapshot.policy_version)

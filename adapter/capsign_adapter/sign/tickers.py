@@ -32,8 +32,16 @@ class Ticker:
     returns True, there is more to do, and it is called again after MORE_SECONDS.
     """
 
-    def __init__(self, name: str, every_seconds: float, action: Callable[[], bool | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        every_seconds: float,
+        action: Callable[[], bool | None],
+        first_after_s: float = 0.0,
+    ) -> None:
+        """`first_after_s`: seconds before the first call."""
         self.name = name
+        self._first_after = first_after_s
         self._every = every_seconds
         self._action = action
         self._stop = threading.Event()
@@ -52,6 +60,8 @@ class Ticker:
     def run(self, wait: Callable[[float], bool]) -> None:
         """Run in this thread until `wait`, which gets the seconds to wait, returns True."""
         failing = False
+        if self._first_after and wait(self._first_after):
+            return
         while True:
             more: bool | None = False
             try:

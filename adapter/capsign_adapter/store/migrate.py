@@ -11,6 +11,7 @@ from capsign_adapter.store.faults import (
     StoreTooNewError,
     StoreTooOldError,
 )
+from capsign_adapter.store.migration import DIALECTS
 from capsign_adapter.store.transaction import FIRST_HEAD, Reader, Transaction
 
 
@@ -46,7 +47,7 @@ def create(tx: Transaction, dialect: str, now_ms: int, *, through: int = schema.
     """Create all tables of a new store and its control row: epoch 1, an empty tree. `through`: up
     to the migration with this number, as an earlier release did.
     """
-    tx.run(schema.MIGRATIONS_TABLE.format_map(dict(schema.DIALECTS[dialect])))
+    tx.run(schema.MIGRATIONS_TABLE.format_map(dict(DIALECTS[dialect])))
     upgrade(tx, dialect, 0, now_ms, through=through)
     tx.run(FIRST_HEAD, Frontier().encode())
 

@@ -6,51 +6,7 @@ released: add the next number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-
-DIALECTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "sqlite": MappingProxyType(
-            {
-                "int": "INTEGER",
-                "blob": "BLOB",
-                "auto": "INTEGER PRIMARY KEY",
-                "clustered": " WITHOUT ROWID",
-            }
-        ),
-        "postgresql": MappingProxyType(
-            {
-                "int": "BIGINT",
-                "blob": "BYTEA",
-                "auto": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-                "clustered": "",
-            }
-        ),
-    }
-)
-"""Words that differ between the engines."""
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One step. `statements` are templates over the words of DIALECTS; `tuning` is how one engine
-    is to store what they made.
-    """
-
-    number: int
-    name: str
-    statements: tuple[str, ...]
-    tuning: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def render(self, dialect: str) -> list[str]:
-        """The statements in the words of an engine."""
-        words = DIALECTS[dialect]
-        return [statement.format_map(dict(words)) for statement in self.statements] + list(
-            self.tuning.get(dialect, ())
-        )
-
+from capsign_adapter.store.migration import Migration
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
@@ -324,6 +280,32 @@ MIGRATIONS: tuple[Migration, ...] = (
                 fetches {int} NOT NULL CHECK (fetches > 0),
                 fetched_ms {int} NOT NULL,
                 PRIMARY KEY (tenant, key_name, grant_name, workload)
+            ){clustered}""",
+        ),
+    ),
+    Migration(
+        11,
+        "drift, and when keys were used",
+        (
+            """CREATE TABLE drift_revision (
+                id {int} PRIMARY KEY CHECK (id = 1), revision {int} NOT NULL
+            )""",
+            "INSERT INTO drift_revision (id, revision) VALUES (1, 0)",
+            """CREATE TABLE drift (
+                kind {int} NOT NULL,
+                subject TEXT NOT NULL,
+                aspect TEXT NOT NULL,
+                expected TEXT NOT NULL, found TEXT NOT NULL,
+                since_ms {int} NOT NULL, leaf_index {int} NOT NULL,
+                PRIMARY KEY (kind, subject, aspect)
+            ){clustered}""",
+            """CREATE TABLE replica_reports (
+                replica_id {blob} PRIMARY KEY, seen_ms {int} NOT NULL, report TEXT NOT NULL
+            ){clustered}""",
+            """CREATE TABLE key_uses (
+                tenant TEXT NOT NULL, key_name TEXT NOT NULL, version {int} NOT NULL,
+                last_ms {int} NOT NULL, uses {int} NOT NULL,
+                PRIMARY KEY (tenant, key_name, version)
             ){clustered}""",
         ),
     ),

@@ -9,6 +9,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.algorithms.kinds import Feature
+from capsign_adapter.model.drift import TokenContents
 from capsign_adapter.token.interface import (
     KeyAttributes,
     KeyExistsError,
@@ -76,6 +77,9 @@ class CountedToken:
 
     def labels(self) -> list[str]:
         return self._counted(self._token.labels)
+
+    def contents(self) -> TokenContents:
+        return self._counted(self._token.contents)
 
     def destroy(self, label: str) -> None:
         self._counted(self._token.destroy, label)

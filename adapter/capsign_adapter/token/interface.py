@@ -12,6 +12,7 @@ from typing import Protocol
 from capsign_wire.types.v1 import algorithms_pb2
 
 from capsign_adapter.algorithms.kinds import Feature
+from capsign_adapter.model.drift import TokenContents
 
 
 class TokenError(Exception):
@@ -117,6 +118,11 @@ class Token(Protocol):
 
     def labels(self) -> list[str]:
         """Labels of all private and secret keys in the token, sorted."""
+
+    def contents(self) -> TokenContents:
+        """Everything in the token, sorted, with the attributes that it tells, and the mechanisms
+        that it offers of those that our keys need.
+        """
 
     def destroy(self, label: str) -> None:
         """Destroys the key (and its public half). Raises KeyMissingError."""

@@ -10,6 +10,7 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 
 from capsign_adapter.algorithms.kinds import Feature, Scheme
+from capsign_adapter.model.drift import TokenContents
 from capsign_adapter.token import encodings
 from capsign_adapter.token.interface import KeyAttributes, TokenUnavailableError
 from capsign_adapter.token.objects import Objects
@@ -149,6 +150,12 @@ class Pkcs11Token:
 
     def labels(self) -> list[str]:
         return self._run(self._objects.labels)
+
+    def contents(self) -> TokenContents:
+        derives = Feature.HKDF_INSIDE in self._features
+        return self._run(
+            lambda: TokenContents(self._objects.contents(), self._session.mechanisms(), derives)
+        )
 
     def destroy(self, label: str) -> None:
         self._run_once(lambda: self._objects.destroy(label))

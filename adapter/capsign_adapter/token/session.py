@@ -30,6 +30,7 @@ from pkcs11 import (
 from pkcs11.attributes import AttributeMapper
 
 from capsign_adapter.algorithms.kinds import Family, Feature
+from capsign_adapter.model.drift import TokenObject
 from capsign_adapter.token import encodings
 from capsign_adapter.token.interface import (
     KeyAttributes,
@@ -87,6 +88,47 @@ class Kind(Enum):
     SECRET = ObjectClass.SECRET_KEY
     PRIVATE = ObjectClass.PRIVATE_KEY
     PUBLIC = ObjectClass.PUBLIC_KEY
+
+
+_CLASSES = {
+    "secret-key": ObjectClass.SECRET_KEY,
+    "private-key": ObjectClass.PRIVATE_KEY,
+    "public-key": ObjectClass.PUBLIC_KEY,
+    "certificate": ObjectClass.CERTIFICATE,
+    "data": ObjectClass.DATA,
+}
+"""Classes of objects that are listed, by the names that `model.drift` gives them."""
+
+_TOLD = {
+    "sensitive": Attribute.SENSITIVE,
+    "extractable": Attribute.EXTRACTABLE,
+    "always-sensitive": Attribute.ALWAYS_SENSITIVE,
+    "never-extractable": Attribute.NEVER_EXTRACTABLE,
+    "local": Attribute.LOCAL,
+    "modifiable": Attribute.MODIFIABLE,
+    "private": Attribute.PRIVATE,
+    "sign": Attribute.SIGN,
+    "verify": Attribute.VERIFY,
+    "encrypt": Attribute.ENCRYPT,
+    "decrypt": Attribute.DECRYPT,
+    "wrap": Attribute.WRAP,
+    "unwrap": Attribute.UNWRAP,
+    "derive": Attribute.DERIVE,
+}
+"""Attributes of keys, by the names that `model.drift` gives them."""
+
+_OFFERED = {
+    Mechanism.SHA256_HMAC: "SHA256_HMAC",
+    Mechanism.GENERIC_SECRET_KEY_GEN: "GENERIC_SECRET_KEY_GEN",
+    Mechanism.ECDSA: "ECDSA",
+    Mechanism.EC_KEY_PAIR_GEN: "EC_KEY_PAIR_GEN",
+    Mechanism.EDDSA: "EDDSA",
+    Mechanism.EC_EDWARDS_KEY_PAIR_GEN: "EC_EDWARDS_KEY_PAIR_GEN",
+    Mechanism.RSA_PKCS: "RSA_PKCS",
+    Mechanism.RSA_PKCS_PSS: "RSA_PKCS_PSS",
+    Mechanism.RSA_PKCS_KEY_PAIR_GEN: "RSA_PKCS_KEY_PAIR_GEN",
+}
+"""Mechanisms that our keys need: all others are of no interest."""
 
 
 class Signing(Enum):
@@ -333,6 +375,29 @@ class Session:
         if identity is not None:
             template[Attribute.ID] = identity
         return list(self.ready().get_objects(template))
+
+    def mechanisms(self) -> frozenset[str]:
+        """Those of _OFFERED that the token offers."""
+        offered = {int(mechanism) for mechanism in self.ready().token.slot.get_mechanisms()}
+        return frozenset(name for number, name in _OFFERED.items() if int(number) in offered)
+
+    def contents(self) -> list[TokenObject]:
+        """All objects, sorted, with what the token tells of the keys. Only after a fresh login are
+        none of them those of the session.
+        """
+        found: list[TokenObject] = []
+        for kind, number in _CLASSES.items():
+            objects = list(self.ready().get_objects({Attribute.CLASS: number}))
+            found += [TokenObject(kind, *self._told(one, kind)) for one in objects]
+        return sorted(found)
+
+    def _told(self, one: Any, kind: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
+        keys = kind.endswith("-key")
+        told = one.get_attributes([Attribute.LABEL, *(_TOLD.values() if keys else ())])
+        known = [(name, told[number]) for name, number in _TOLD.items() if number in told]
+        if not self._profile.tells_local:
+            known = [(name, value) for name, value in known if name != "local"]
+        return told.get(Attribute.LABEL, ""), tuple(known)
 
     def attributes(self, key: Any) -> KeyAttributes:
         origin = Attribute.LOCAL if self._profile.tells_local else Attribute.NEVER_EXTRACTABLE

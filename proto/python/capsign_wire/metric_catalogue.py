@@ -104,6 +104,22 @@ _QUEUES = {
         {"application", "upstream", "commit", "token", "journal", "audit", "watchers"}
     )
 }
+_DRIFT = {
+    "kind": frozenset(
+        {
+            "tls",
+            "mechanism",
+            "key-attribute",
+            "missing-object",
+            "unknown-object",
+            "lifetime",
+            "configuration",
+            "software",
+            "policy-file",
+            "chart",
+        }
+    )
+}
 _FAULTS = {
     "fault": frozenset(
         {"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"}
@@ -262,6 +278,13 @@ _ROWS = (
         "{rollout}",
         "Rollouts that this replica saw to their end, by which.",
         _ENDS,
+    ),
+    Instrument(
+        "capsign.drift",
+        Kind.GAUGE,
+        "{difference}",
+        "Differences from what is expected that are there now, by kind.",
+        _DRIFT,
     ),
     Instrument(
         "capsign.batch.size",

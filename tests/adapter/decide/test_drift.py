@@ -257,6 +257,7 @@ def test_a_label_of_any_length_and_of_any_characters_is_told_in_bounds():
     (found,) = drift.bounded([replace(B, subject="\n\u2028\x1b[31m" + "x" * 4000)])
     assert len(found.subject) <= drift.MAX_TEXT
     assert found.subject.isprintable()
+    assert drift.bounded([found]) == (found,)
     assert found.subject.isascii()
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.drift import Drift, KeyUses
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.key_readers import KeyReaders
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
@@ -28,6 +29,8 @@ class Store(
     Policies,
     Proposals,
     Rollouts,
+    Drift,
+    KeyUses,
     EvidenceLog,
     AuditBatches,
     Database,

@@ -1,0 +1,104 @@
+"""Looks at what only this replica can see: its listeners, its configuration file, its policy file,
+what the chart says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from capsign_evidence.drift_leaf import DriftKind
+from capsign_wire.settings import SettingsError
+
+from capsign_adapter import __version__
+from capsign_adapter.config import Config, lifetimes
+from capsign_adapter.decide import drift
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.policy_shape import MAX_BYTES
+from capsign_adapter.drift import tls_look
+from capsign_adapter.drift.settings import settings_of
+from capsign_adapter.drift.tls_look import Listener, TlsView
+from capsign_adapter.model.drift import Difference
+from capsign_adapter.store.interfaces.authorities import Authorities
+
+Reload = Callable[[], Config]
+"""Reads the configuration again. Raises SettingsError, OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a replica sees of itself: SHA-256 of its policy file in hexadecimal, and differences."""
+
+    policy_file: str
+    differences: tuple[Difference, ...]
+
+
+class OwnLook:
+    """Of one replica; for one thread at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Callable[[], Policy],
+        store: Authorities,
+        listeners: Callable[[], list[Listener]],
+    ) -> None:
+        """`listeners` are those that are served now."""
+        self._config = config
+        self._running = settings_of(config)
+        self._policy = policy
+        self._store = store
+        self._listeners = listeners
+        self._tls: dict[str, TlsView] = {}
+        self.reload: Reload | None = None
+        """How the configuration file is read again; None: there is none."""
+
+    def __call__(self) -> Own:
+        """Look. Raises what the store raises."""
+        found = [*self._of_tls(), *self._of_file(), *self._of_chart(), *self._of_authorities()]
+        return Own(self._policy_file(), tuple(found))
+
+    def _policy_file(self) -> str:
+        try:
+            with self._config.policy.open("rb") as file:
+                return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
+        except OSError:
+            return ""
+
+    def _of_tls(self) -> Iterator[Difference]:
+        for listener in self._listeners():
+            seen = tls_look.look(listener)
+            if seen is not None:  # else what was seen before holds: no answer is not absence
+                self._tls[listener.name] = seen
+        facts = {name: view.facts for name, view in self._tls.items()}
+        yield from drift.of_tls(self._policy(), facts)
+        identity = self._config.identity
+        if identity is not None and self._config.tls.source == "authority":
+            lives = {name: view.life_ms for name, view in self._tls.items()}
+            yield from drift.of_certificates(lives, lifetimes(identity).svid_ms)
+
+    def _of_file(self) -> Iterator[Difference]:
+        if self.reload is None:
+            return
+        try:
+            on_disk = settings_of(self.reload())
+        except (SettingsError, OSError, ValueError):
+            yield Difference(
+                DriftKind.CONFIGURATION, "file", "readable", "a good file", "none that can be read"
+            )
+            return
+        yield from drift.of_settings(self._running, on_disk)
+
+    def _of_chart(self) -> Iterator[Difference]:
+        chart = self._config.chart
+        if chart is not None:
+            yield from drift.of_chart(
+                self._policy(), chart.trust_domain, chart.app_version, __version__
+            )
+
+    def _of_authorities(self) -> Iterator[Difference]:
+        identity = self._config.identity
+        if identity is not None:
+            rows = self._store.authorities()
+            yield from drift.of_authorities(rows, lifetimes(identity).authority_ms)

@@ -1,0 +1,44 @@
+"""Which objects the token should hold, from what the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from capsign_wire.types.v1 import signing_pb2
+
+from capsign_adapter.decide.drift_token import Accounted
+from capsign_adapter.keys import labels
+from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
+from capsign_adapter.model.lifecycle import AuthorityState
+
+
+def accounted(
+    rows: tuple[KeyVersionRow, ...],
+    tenants: Iterable[str],
+    authorities: Iterable[AuthorityRow] = (),
+    claims: Iterable[KeyClaim] = (),
+) -> Accounted:
+    """What must be there, and what may be: the key of a retired authority, since nobody trusts it;
+    what is being made under a claim; what is destroyed in the store and about to be in the token.
+    Versions that were shown to be gone may not.
+    """
+    required = {labels.LOG, labels.MINT, *(labels.pepper(row.tenant) for row in rows)}
+    known = required | {labels.pepper(tenant) for tenant in tenants}
+    for authority in authorities:
+        known.add(authority.label)
+        if authority.state != AuthorityState.RETIRED:
+            required.add(authority.label)
+    for row in rows:
+        objects = _objects(row.label) if row.derived else (row.label,)
+        if row.state != signing_pb2.KEY_STATE_DESTROYED:
+            required.update(objects)
+        if not row.gone_ms:
+            known.update(_objects(row.label))
+    for one in claims:
+        known.update(_objects(labels.key_version(one.tenant, one.key, one.version)))
+    return Accounted(frozenset(required), frozenset(known), rows)
+
+
+def _objects(label: str) -> tuple[str, str]:
+    return label, labels.attestation(label)

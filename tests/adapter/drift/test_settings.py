@@ -1,0 +1,92 @@
+"""The configuration as names and values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from capsign_adapter.config import (
+    Chart,
+    Config,
+    Control,
+    Identity,
+    Listen,
+    LogConfig,
+    StoreConfig,
+    Tls,
+    TokenConfig,
+)
+from capsign_adapter.decide.policy import Policy
+from capsign_adapter.drift.own_look import OwnLook
+from capsign_adapter.drift.settings import settings_of, shared_of
+from capsign_evidence.drift_leaf import DriftKind
+from capsign_wire.settings import SettingsError
+from support.adapter_rig import RULES
+
+CONFIG = Config(
+    listen=Listen(address="127.0.0.1:0"),
+    tls=Tls(),
+    token=TokenConfig(module=Path("/m"), label="t", pin_file=Path("/p")),
+    store=StoreConfig(url="postgresql://somebody@db.internal/capsign"),
+    log=LogConfig(origin="capsign.test/log"),
+    policy=Path("/none"),
+    identity=Identity(),
+)
+
+
+class NoAuthorities:
+    def authorities(self):
+        return []
+
+
+def look(config: Config = CONFIG, policy: Policy = RULES, reload=None):
+    own = OwnLook(config, lambda: policy, NoAuthorities(), list)
+    own.reload = reload
+    return [(one.kind, one.subject, one.aspect, one.found) for one in own().differences]
+
+
+def test_every_setting_has_its_dotted_name():
+    settings = settings_of(CONFIG)
+    assert settings["listen.streams"] == "32"
+    assert settings["control.poll_ms"] == "200"
+    assert settings["identity.svid_ttl_s"] == "3600"
+    assert settings["identity.kubernetes"] == settings["chart"] == "none"
+    assert len(settings) > 30
+
+
+def test_where_the_store_is_stands_there_as_a_digest():
+    assert "somebody" not in "".join(settings_of(CONFIG).values())
+
+
+def test_addresses_and_paths_are_each_replicas_own():
+    shared = dict(shared_of(settings_of(CONFIG)))
+    assert "control.lease_ms" in shared
+    assert "log.origin" in shared
+    assert not {"listen.address", "tls.names", "policy", "store.url", "token.module"} & set(shared)
+
+
+def test_a_file_that_was_changed_and_not_read_by_a_restart():
+    changed = msgspec.structs.replace(CONFIG, control=Control(lease_ms=5000))
+    assert look(reload=lambda: CONFIG) == []
+    assert look(reload=lambda: changed) == [
+        (DriftKind.CONFIGURATION, "file", "control.lease_ms", "3000")
+    ]
+
+
+@pytest.mark.parametrize("error", [SettingsError("no", key="listen"), FileNotFoundError()])
+def test_a_file_that_the_next_start_would_refuse(error):
+    def reload():
+        raise error
+
+    assert look(reload=reload) == [
+        (DriftKind.CONFIGURATION, "file", "readable", "none that can be read")
+    ]
+
+
+def test_a_chart_whose_trust_domain_is_not_the_policys():
+    chart = msgspec.structs.replace(CONFIG, chart=Chart(trust_domain=RULES.trust_domain))
+    assert look(chart) == []
+    other = replace(RULES, trust_domain="another.test")
+    assert look(chart, other) == [(DriftKind.CHART, "chart", "trust_domain", RULES.trust_domain)]
