@@ -7,7 +7,7 @@ import hmac
 from dataclasses import replace
 
 import pytest
-from capsign_adapter.keys import labels, provision
+from capsign_adapter.keys import check_values, labels, provision
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.lifecycle import AuthorityState
@@ -240,7 +240,7 @@ def test_the_mint_key_is_the_same_in_every_replica_and_no_other_key(token):
 
 def authority_row(token, version=1, state=AuthorityState.ACTIVE):
     provision.make_authority(token, version)
-    check = provision.check_value(token.public_key(labels.authority(version)))
+    check = check_values.check_value(token.public_key(labels.authority(version)))
     return AuthorityRow(version, state, b"DER", labels.authority(version), check, 1, 2)
 
 
