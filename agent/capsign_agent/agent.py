@@ -50,7 +50,7 @@ from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.timing import USUAL, Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
 from capsign_agent.upstream.certificate_changeover import CertificateChangeover
-from capsign_agent.upstream.coalesce import Coalescer
+from capsign_agent.upstream.coalesce import Coalescer, on_the_loop
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.streams import Reachability, StreamSetup
 
@@ -93,7 +93,10 @@ class Agent:
         keys = PublicKeys(calls.public_keys, config.limits.public_keys, time.monotonic)
         sets = KeySets(calls.jwks, time.monotonic)
         self.coalescer = Coalescer(
-            config.limits.queue_items, config.limits.queue_bytes, self.connections.refusing
+            config.limits.queue_items,
+            config.limits.queue_bytes,
+            self.connections.refusing,
+            on_the_loop,
         )
         changes = HandleEvents(self.handles, self.journal)
         self.renewal = Renewal(

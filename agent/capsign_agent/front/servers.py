@@ -100,7 +100,7 @@ class Servers:
         self.memory.append(memory)
         servicer = SigningServicer(handles, memory, self._service)  # 1
         self._servicers.append(servicer)
-        measured = MeasuredRegistrar(server, self._metrics)
+        measured = MeasuredRegistrar(server, self._metrics, by_name=False)
         front = BoundedRegistrar(
             measured, memory, self._service.read_slots, self._leaving, handles.name
         )

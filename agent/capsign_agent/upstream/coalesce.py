@@ -1,13 +1,15 @@
-"""Gathers calls into batches while every stream is busy.
+"""Gathers calls into batches while a stream is busy.
 
-A call that finds an idle stream is sent at once. While all are busy, calls wait; the stream that
-becomes free first takes as many as fit. So a single call does not wait, and many share one commit
-in the adapter. Calls under the same handle, algorithm, context and key form one group. The queue is
-bounded by items and bytes, and each call waits until its deadline at most.
+A call that finds all streams idle is sent at once. While one is busy, a call waits for others for a
+moment (`gathering`), and while all are, until one is free, which takes as many as fit. So a single
+call does not wait, and many share one commit in the adapter. Calls under the same handle,
+algorithm, context and key form one group. The queue is bounded by items and bytes, and each call
+waits until its deadline at most.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -19,6 +21,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.upstream.batch import BATCH_BYTES, MAX_GROUPS, Batch
 from capsign_agent.upstream.call import Call, Lost
 from capsign_agent.upstream.fair_queue import FairQueue
+from capsign_agent.upstream.gathering import Gathering
 from capsign_agent.upstream.queue_bound import QueueBound
 from capsign_agent.upstream.stream_shares import StreamShares
 
@@ -42,15 +45,38 @@ class Taker(Protocol):
         """Called once after `park`, when there is something to take."""
 
 
+class Timer(Protocol):
+    """As much of `asyncio.TimerHandle` as is used."""
+
+    def cancel(self) -> None:
+        """Do not call what was to be called."""
+
+
+Later = Callable[[float, Callable[[], None]], Timer]
+"""Calls a function after so many seconds."""
+
+
+def on_the_loop(seconds: float, act: Callable[[], None]) -> Timer:
+    """`Later` on the running event loop."""
+    return asyncio.get_running_loop().call_later(seconds, act)
+
+
 class Coalescer:
     """The queue between callers and streams. For one event loop."""
 
     def __init__(
-        self, max_items: int, max_bytes: int, refusing: Callable[[], FailureError | None]
+        self,
+        max_items: int,
+        max_bytes: int,
+        refusing: Callable[[], FailureError | None],
+        later: Later | None = None,
     ) -> None:
         """`refusing` returns the error with which new calls are refused while no adapter can be
-        reached, or None.
+        reached, or None. Without `later` no call waits for company while a stream is idle.
         """
+        self._later = later
+        self._gathering = Gathering()
+        self._timer: Timer | None = None
         self._waiting: FairQueue[Call] = FairQueue(QUANTUM, lambda call: call.held.socket, _dues)
         self._bound = QueueBound(max_items, max_bytes)
         self._shares = StreamShares()
@@ -102,7 +128,7 @@ class Coalescer:
             raise refusal
         self._waiting.append(call)
         self._bound.add(call)
-        self._wake_one()
+        self._call_a_stream()
 
     @property
     def closed(self) -> bool:
@@ -137,6 +163,24 @@ class Coalescer:
             return True
         return False
 
+    def _call_a_stream(self) -> None:
+        """Wake an idle stream, at once or after a moment in which others may come. While several
+        sockets sign nobody waits for company: the batch under way may be another socket's.
+        """
+        if self._later is None or self.crowded:
+            self._wake_one()
+        elif not self._gathering.coming:
+            wait_s = self._gathering.wait_s(self._bound.items)
+            if not wait_s:
+                self._wake_one()
+            elif self._timer is None:
+                self._timer = self._later(wait_s, self._gathered)
+
+    def _gathered(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._wake_one()
+
     def _wake_one(self) -> None:
         """Wake an idle stream to the least busy replica; of several, the one that was busy last,
         because its caches are warm.
@@ -144,6 +188,7 @@ class Coalescer:
         if self._parked:
             taker = min(reversed(self._parked), key=lambda one: one.load)
             self._parked.remove(taker)
+            self._gathering.woken(taker)
             taker.wake()
 
     def park(self, taker: Taker) -> None:
@@ -168,18 +213,27 @@ class Coalescer:
         has all streams. So a single signature waits neither for many of another socket nor for a
         free stream.
         """
+        now = time.monotonic()
         if taker is not None:
             self._shares.has(taker, "")
+            self._gathering.back(taker, now)
         calls = self._crowded_calls(lost) if self.crowded else self._next_calls(lost)
         if not calls:
             return None
         if taker is not None:
             self._shares.has(taker, calls[0].held.socket)
+            self._gathering.took(taker, now)
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer = None
+        elif self._waiting and self._later is not None:
+            self._call_a_stream()
         return Batch(calls)
 
     def gone(self, taker: Taker) -> None:
         """This stream has ended; another one is woken in its place."""
         self._shares.gone(taker)
+        self._gathering.gone(taker)
         if self._waiting:
             self._wake_one()
 

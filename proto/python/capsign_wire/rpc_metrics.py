@@ -34,8 +34,12 @@ class MeasuredRegistrar:
     they do too.
     """
 
-    def __init__(self, server: Any, metrics: Metrics) -> None:
+    def __init__(self, server: Any, metrics: Metrics, *, by_name: bool = True) -> None:
+        """`by_name`: register each method with gRPC by its name too. An aio server waits for the
+        next call of each such method apart, and takes that whole wait up anew with every call.
+        """
         self._server = server
+        self._by_name = by_name
         self._durations = metrics.histogram("rpc.server.call.duration")
 
     def add_generic_rpc_handlers(self, _: Any) -> None:
@@ -49,7 +53,8 @@ class MeasuredRegistrar:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, measured),)
         )
-        self._server.add_registered_method_handlers(service, measured)
+        if self._by_name:
+            self._server.add_registered_method_handlers(service, measured)
 
     def _measured(self, method: str, handler: Any) -> Any:
         kind = next(one for one in (*_UNARY, *_STREAMING) if getattr(handler, one) is not None)
