@@ -67,6 +67,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.listings = 0
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, Any] = {}
+        self.reports: list[pb.ReportVerificationsRequest] = []
         self.key_set, self.sequence = b'{"keys":[]}', 7
         self.signed = Counter[bytes]()
         self.refusals: dict[bytes, deque[FailureError]] = {}
@@ -241,6 +242,10 @@ class FakeAgent(rpc.SigningServiceServicer):
         return pb.GetJwksResponse(
             key_set=self.key_set, etag='"an etag"', max_age_s=60, sequence=self.sequence
         )
+
+    def ReportVerifications(self, request, context):
+        self.reports.append(request)
+        return pb.ReportVerificationsResponse()
 
     def ResolveIntent(self, request, context):
         if self.resolve_refused is not None:

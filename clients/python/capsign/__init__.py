@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from capsign.async_signer import AsyncSigner
     from capsign.inputs import Buffer, IntentId
     from capsign.signer import Signer
+    from capsign.verifier import Verifier
 
 __all__ = [
     "AsyncSigner",
@@ -61,6 +62,7 @@ __all__ = [
     "Signer",
     "Unavailable",
     "Unknown",
+    "Verifier",
     "WasRefused",
     "new_intent_id",
 ]
@@ -72,6 +74,7 @@ if not TYPE_CHECKING:
         "Buffer": "capsign.inputs",
         "IntentId": "capsign.inputs",
         "Signer": "capsign.signer",
+        "Verifier": "capsign.verifier",
         "new_intent_id": "capsign_wire.intents",
     }
 

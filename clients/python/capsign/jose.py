@@ -1,11 +1,25 @@
-"""Converts ECDSA signatures from DER (X9.62 ECDSA-Sig-Value) to the fixed-length R || S of RFC 7518
-section 3.4.
+"""How JOSE writes things: base64url, and ECDSA signatures as the fixed-length R || S of RFC 7518
+section 3.4, made from DER (X9.62 ECDSA-Sig-Value).
 """
 
 from __future__ import annotations
 
+import binascii
+from base64 import urlsafe_b64decode
+
 COORDINATE_BYTES = {"ES256": 32, "ES384": 48}
 """Length of R and of S, bytes."""
+
+
+def octets(text: str) -> bytes:
+    """The bytes of base64url without padding (RFC 7515 section 2). Raises ValueError."""
+    if not isinstance(text, str) or not text.isascii() or set(text) & set("+/= \r\n\t"):
+        raise ValueError("this is not base64url")
+    try:
+        found = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        raise ValueError("this is not base64url") from None
+    return found
 
 
 def raw_ecdsa(der: bytes, size: int) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.message import Message
 from functools import partial
 
+import capsign
 import jwt
 import pytest
 from capsign_adapter.config import Listen
@@ -131,6 +132,17 @@ def test_a_stock_pyjwt_client_verifies(replica, verifier):
     assert jwt.decode(token, key, algorithms=["EdDSA"]) == {"sub": "order-7"}
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(token[:-8] + "AAAAAAAA", key, algorithms=["EdDSA"])
+
+
+def test_our_own_verifier_verifies(replica, verifier):
+    mine = capsign.Verifier(verifier.url + PLACE, algorithms=["EdDSA"], tls=verifier.tls)
+    kid = next(
+        key["kid"] for key in json.loads(verifier.ask().body)["keys"] if key["alg"] == "EdDSA"
+    )
+    found = mine.verify_jws(token_of(replica, kid))
+    assert (json.loads(found.payload), found.key.state) == ({"sub": "order-7"}, "active")
+    with pytest.raises(capsign.InvalidSignature):
+        mine.verify(b"another", signed(replica, b"message"), kid=kid)
 
 
 def test_a_set_may_be_kept_for_a_minute_and_is_not_sent_twice(replica, verifier):
