@@ -81,6 +81,29 @@ def test_a_rotation_that_broke_off_is_taken_up(replica, run):
     assert (code, told["version"], told["was"]) == (0, "demo/orders/2", [1])
 
 
+def test_a_version_is_shown_first_and_signs_when_somebody_says_so(run):
+    code, told, _ = run("publish", "demo/orders", "--yes")
+    assert (code, told["version"], told["state"]) == (0, "demo/orders/2", "pre-activation")
+    code, _, err = run("publish", "demo/orders", "--yes")
+    assert (code, reason(err)) == (failures.REFUSED, "PUBLISHED_ALREADY")
+    assert "capsign keys activate demo/orders/2" in err
+    code, _, err = run("activate", "demo/orders")
+    assert (code, reason(err)) == (failures.USAGE, "NOT_CONFIRMED")
+    assert "have been shown for" in err
+    code, told, _ = run("activate", "demo/orders", "--yes")
+    assert (code, told["version"], told["state"]) == (0, "demo/orders/2", "active")
+    states = [one["state"] for one in run("show", "demo/orders")[1]["versions"]]
+    assert states == ["active", "active"], "the one before goes on verifying, and may sign"
+
+
+def test_who_activates_what_was_never_shown_is_told(replica, run):
+    with replica.as_(OPERATOR) as channel:
+        People(channel).make()
+    code, _, err = run("activate", "demo/orders/2")
+    assert (code, "were never shown" in err) == (failures.USAGE, True)
+    assert run("publish", "demo/orders", "--yes")[1]["version"] == "demo/orders/2"
+
+
 def test_the_version_may_be_left_out_where_only_one_can_be_meant(run):
     assert run("suspend", "demo/orders", "--yes", who=RESPONDER)[1]["state"] == "suspended"
     assert run("resume", "demo/orders", "--yes")[1]["state"] == "active"

@@ -26,6 +26,7 @@ SECONDS = 30.0
 FROM = {
     "suspend": ("active",),
     "resume": ("suspended",),
+    "activate": ("pre-activation",),
     "deactivate": ("active", "suspended"),
     "compromise": ("active", "suspended", "deactivated", "pre-activation"),
     "destroy": ("deactivated", "compromised", "pre-activation"),
@@ -52,12 +53,12 @@ def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[C
 
         with endpoints.completing(ctx) as channel:
             stub = admin_pb2_grpc.AdminServiceStub(channel)
-            found = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=2.0).keys
+            known = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=2.0).keys
     except Exception:  # whatever hinders: a shell that completes is no place for a message
         return []
-    names = [f"{key.tenant}/{key.name}" for key in found]
+    names = [f"{key.tenant}/{key.name}" for key in known]
     names += [
-        f"{key.tenant}/{key.name}/{version.version}" for key in found for version in key.versions
+        f"{key.tenant}/{key.name}/{version.version}" for key in known for version in key.versions
     ]
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
@@ -68,7 +69,7 @@ def _about_key(command: Command) -> Command:
     return click.argument("name", metavar="TENANT/KEY", shell_complete=_complete)(with_options)
 
 
-def _about_version(command: Command) -> Command:
+def about_version(command: Command) -> Command:
     """A command about one version, which may be left out where only one can be meant."""
     asking = click.option("--yes", is_flag=True, help="Do not ask.")(command)
     with_options = endpoints.adapter_options(output.option(asking))
@@ -81,7 +82,7 @@ def _about_version(command: Command) -> Command:
 @_about_key
 def show(name: str, **options: Any) -> None:
     """Show a key: its versions, what policy says of it, who signs with it."""
-    with _found(name, options) as (_, key):
+    with found(name, options) as (_, key):
         values = key_values.of_key(key)
     if output.is_json():
         output.record(values)
@@ -97,10 +98,10 @@ def create(name: str, **options: Any) -> None:
     """Create a key that the policy has and that has no version yet. It signs at once."""
     from capsign_wire.adapter.v1 import keys_pb2 as pb
 
-    with _found(name, options) as (stub, key):
+    with found(name, options) as (stub, key):
         request = pb.CreateKeyRequest(tenant=key.key.tenant, key=key.key.name)
-        answer = _acted(stub.CreateKey, request, name)
-    _tell("created", name, answer.moved)
+        answer = acted(stub.CreateKey, request, name)
+    tell("created", name, answer.moved)
 
 
 @click.command()
@@ -113,7 +114,7 @@ def rotate(name: str, yes: bool, keep_old: bool, **options: Any) -> None:
     Verifiers hear of its public keys only when it signs: those that keep older ones refuse it until
     they fetch again. `capsign rollout start` publishes first, waits, and goes on step by step.
     """
-    with _found(name, options) as (stub, key):
+    with found(name, options) as (stub, key):
         if not key.key.versions:
             raise CliError(
                 REFUSED,
@@ -122,13 +123,13 @@ def rotate(name: str, yes: bool, keep_old: bool, **options: Any) -> None:
                 f"Create it: `capsign keys create {name}`.",
             )
         text = (
-            f"{_workloads(key)} sign with a new version of {name} at once. Verifiers that keep "
+            f"{workloads(key)} sign with a new version of {name} at once. Verifiers that keep "
             "older public keys refuse it until they fetch again; `capsign rollout start` waits for "
             "them."
         )
-        _confirm(text, f"Rotate {name}?", yes)
+        confirm(text, f"Rotate {name}?", yes)
         moved, before = _rotated(stub, key, name, keep_old)
-    _tell("rotated", name, moved, was=before)
+    tell("rotated", name, moved, was=before)
 
 
 def _rotated(stub: Any, key: keys_pb2.GetKeyResponse, name: str, keep_old: bool) -> Any:
@@ -142,53 +143,53 @@ def _rotated(stub: Any, key: keys_pb2.GetKeyResponse, name: str, keep_old: bool)
     newest = key.key.versions[0]
     if newest.state != signing_pb2.KEY_STATE_PRE_ACTIVATION:
         request = pb.CreateKeyVersionRequest(tenant=tenant, key=own, newest=newest.version)
-        newest = _acted(stub.CreateKeyVersion, request, name).moved.version
+        newest = acted(stub.CreateKeyVersion, request, name).moved.version
     if not newest.activation_epoch:
-        _changed(stub, name, tenant, own, newest.version, pb.KEY_CHANGE_PUBLISH)
-    moved = _changed(stub, name, tenant, own, newest.version, pb.KEY_CHANGE_ACTIVATE)
+        changed(stub, name, tenant, own, newest.version, pb.KEY_CHANGE_PUBLISH)
+    moved = changed(stub, name, tenant, own, newest.version, pb.KEY_CHANGE_ACTIVATE)
     signing = [one.version for one in key.key.versions if one.state == signing_pb2.KEY_STATE_ACTIVE]
     for version in [] if keep_old else signing:
-        _changed(stub, name, tenant, own, version, pb.KEY_CHANGE_DEACTIVATE)
+        changed(stub, name, tenant, own, version, pb.KEY_CHANGE_DEACTIVATE)
     return moved, [] if keep_old else signing
 
 
 @click.command()
-@_about_version
+@about_version
 def suspend(name: str, yes: bool, **options: Any) -> None:
     """Stop the use of a version at once, until it is resumed."""
     _withdraw("suspend", name, yes, options)
 
 
 @click.command()
-@_about_version
+@about_version
 def compromise(name: str, yes: bool, **options: Any) -> None:
     """Mark a version as known or feared to be disclosed. Final."""
     _withdraw("compromise", name, yes, options)
 
 
 @click.command()
-@_about_version
+@about_version
 def resume(name: str, yes: bool, **options: Any) -> None:
     """Let a suspended version sign again."""
     _change("resume", name, yes, options)
 
 
 @click.command()
-@_about_version
+@about_version
 def deactivate(name: str, yes: bool, **options: Any) -> None:
     """Let a version sign no more; what it signed still verifies. Final."""
     _change("deactivate", name, yes, options)
 
 
 @click.command()
-@_about_version
+@about_version
 def destroy(name: str, yes: bool, **options: Any) -> None:
     """Propose to destroy a version. An approver agrees, and a waiting period runs, before it is."""
     from capsign_wire.adapter.v1 import keys_pb2 as pb
 
     with _meant("destroy", name, yes, options) as (stub, key, version):
         request = pb.DestroyKeyVersionRequest(name=_named(key, version))
-        answer = _acted(stub.DestroyKeyVersion, request, name)
+        answer = acted(stub.DestroyKeyVersion, request, name)
     proposal = str(UUID(bytes=answer.proposal_id))
     output.record(
         {
@@ -207,8 +208,8 @@ def _withdraw(event: str, name: str, yes: bool, options: dict[str, Any]) -> None
     number = pb.KeyWithdrawal.Value(f"KEY_WITHDRAWAL_{event.upper()}")
     with _meant(event, name, yes, options) as (stub, key, version):
         request = pb.WithdrawKeyVersionRequest(name=_named(key, version), withdrawal=number)
-        answer = _acted(stub.WithdrawKeyVersion, request, name)
-    _tell(event, name, answer.moved)
+        answer = acted(stub.WithdrawKeyVersion, request, name)
+    tell(event, name, answer.moved)
 
 
 def _change(event: str, name: str, yes: bool, options: dict[str, Any]) -> None:
@@ -216,25 +217,26 @@ def _change(event: str, name: str, yes: bool, options: dict[str, Any]) -> None:
 
     number = pb.KeyChange.Value(f"KEY_CHANGE_{event.upper()}")
     with _meant(event, name, yes, options) as (stub, key, version):
-        moved = _changed(stub, name, key.key.tenant, key.key.name, version, number)
-    _tell(event, name, moved)
+        moved = changed(stub, name, key.key.tenant, key.key.name, version, number)
+    tell(event, name, moved)
 
 
-def _changed(stub: Any, name: str, tenant: str, key: str, version: int, change: Any) -> Any:
+def changed(stub: Any, name: str, tenant: str, key: str, version: int, change: Any) -> Any:
+    """The version after the change. Raises CliError, grpc.RpcError."""
     from capsign_wire.adapter.v1 import keys_pb2 as pb
 
     which = pb.KeyVersionName(tenant=tenant, key=key, version=version)
     request = pb.ChangeKeyVersionRequest(name=which, change=change)
-    return _acted(stub.ChangeKeyVersion, request, name).moved
+    return acted(stub.ChangeKeyVersion, request, name).moved
 
 
 @contextmanager
-def _found(name: str, options: dict[str, Any]) -> Iterator[tuple[Any, keys_pb2.GetKeyResponse]]:
+def found(name: str, options: dict[str, Any]) -> Iterator[tuple[Any, keys_pb2.GetKeyResponse]]:
     """KeyService at the adapter that is meant, and the key of that name as it is now."""
     from capsign_wire.adapter.v1 import keys_pb2 as pb
     from capsign_wire.adapter.v1 import keys_pb2_grpc
 
-    tenant, key, _ = _parts(name)
+    tenant, key, _ = parts(name)
     with endpoints.adapter_of(options).channel() as channel:
         stub = keys_pb2_grpc.KeyServiceStub(channel)
         yield stub, stub.GetKey(pb.GetKeyRequest(tenant=tenant, key=key), timeout=10)
@@ -245,33 +247,33 @@ def _meant(
     event: str, name: str, yes: bool, options: dict[str, Any]
 ) -> Iterator[tuple[Any, keys_pb2.GetKeyResponse, int]]:
     """The version that an event is about, once whoever asks for it was told what will happen."""
-    with _found(name, options) as (stub, key):
-        version = _parts(name)[2] or _only(event, name, key)
+    with found(name, options) as (stub, key):
+        version = parts(name)[2] or only(event, name, key)
         whole = f"{key.key.tenant}/{key.key.name}/{version}"
-        text = WORDS[event].format(name=whole, workloads=_workloads(key))
-        _confirm(text, f"{event.capitalize()} {whole}?", yes)
+        text = WORDS[event].format(name=whole, workloads=workloads(key))
+        confirm(text, f"{event.capitalize()} {whole}?", yes)
         yield stub, key, version
 
 
-def _only(event: str, name: str, key: keys_pb2.GetKeyResponse) -> int:
+def only(event: str, name: str, key: keys_pb2.GetKeyResponse) -> int:
     """The one version that can be meant. Raises CliError."""
     fitting = [
         one.version for one in key.key.versions if key_values.state(one.state) in FROM[event]
     ]
     if len(fitting) == 1:
         return fitting[0]
-    found = ", ".join(map(str, fitting)) or "none"
+    listed = ", ".join(map(str, fitting)) or "none"
     raise CliError(
         USAGE,
         "WHICH_VERSION",
-        f"Versions of {name} that can be meant: {found}.",
+        f"Versions of {name} that can be meant: {listed}.",
         f"Say which one, for example {name}/{key.key.versions[0].version or 1}."
         if key.key.versions
         else f"See `capsign keys show {name}`.",
     )
 
 
-def _parts(name: str) -> tuple[str, str, int]:
+def parts(name: str) -> tuple[str, str, int]:
     """Tenant, key, and version; 0 where none is named. Raises click.UsageError."""
     parts = name.split("/")
     if len(parts) == 2 and all(parts):
@@ -287,7 +289,8 @@ def _named(key: keys_pb2.GetKeyResponse, version: int) -> keys_pb2.KeyVersionNam
     return pb.KeyVersionName(tenant=key.key.tenant, key=key.key.name, version=version)
 
 
-def _workloads(key: keys_pb2.GetKeyResponse) -> str:
+def workloads(key: keys_pb2.GetKeyResponse) -> str:
+    """Who signs with a key, in words."""
     count, grants = key.workloads, ", ".join(key.grants[:8])
     more = f" and {len(key.grants) - 8} more" if len(key.grants) > 8 else ""
     if not count:
@@ -295,7 +298,8 @@ def _workloads(key: keys_pb2.GetKeyResponse) -> str:
     return f"{count} workload{'s' if count > 1 else ''} (grants {grants}{more})"
 
 
-def _confirm(text: str, question: str, yes: bool) -> None:
+def confirm(text: str, question: str, yes: bool) -> None:
+    """Say what will happen and ask, unless `yes`. Raises CliError, click.Abort."""
     if yes:
         return
     if output.is_json():
@@ -304,7 +308,7 @@ def _confirm(text: str, question: str, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def _acted(call: Any, request: Any, name: str) -> Any:
+def acted(call: Any, request: Any, name: str) -> Any:
     """The answer. The connection was there a moment ago, so that what breaks now leaves open
     whether it happened. Raises CliError, grpc.RpcError.
     """
@@ -322,8 +326,9 @@ def _acted(call: Any, request: Any, name: str) -> Any:
         ) from None
 
 
-def _tell(event: str, name: str, moved: keys_pb2.KeyVersionMoved, **more: Any) -> None:
-    tenant, key, _ = _parts(name)
+def tell(event: str, name: str, moved: keys_pb2.KeyVersionMoved, **more: Any) -> None:
+    """Print what became of a version."""
+    tenant, key, _ = parts(name)
     values = key_values.of_version(moved.version)
     output.record(
         {

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from capsign_cli import endpoints, key_acts, key_sets, key_values, output
+from capsign_cli import endpoints, key_acts, key_publishing, key_sets, key_values, output
 
 
 @click.group()
@@ -18,6 +18,8 @@ for _command in (
     key_acts.show,
     key_acts.create,
     key_acts.rotate,
+    key_publishing.publish,
+    key_publishing.activate,
     key_acts.suspend,
     key_acts.resume,
     key_acts.deactivate,
