@@ -97,9 +97,10 @@ class Dev:
         """
         return self._start(module, self.about["agent"], environment)
 
-    def start_agent_of(self, config: Path, log: Path) -> subprocess.Popen:
+    def start_agent_of(self, config: Path, log: Path, **environment: str) -> subprocess.Popen:
         """Start another agent, with this configuration. Does not wait."""
-        return self._start("capsign_agent", {"config": str(config), "log": str(log)}, {})
+        about = {"config": str(config), "log": str(log)}
+        return self._start("capsign_agent", about, environment)
 
     def _start(
         self,

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from typing import NamedTuple
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
+from capsign_adapter.decide.rollout_cohort import is_in
 from capsign_adapter.decide.rollout_samples import count, summary
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import Figures, RolloutRow, SignsWith
@@ -106,16 +108,9 @@ class Evidence:
         """
         policy = self.policy_of(step.policy_digest)
         story = [each for _, each in self.steps if each.rollout == step.rollout]
-        begun, judged = story[0], story[story.index(step) - 1]
-        row = RolloutRow(
-            id=step.rollout,
-            tenant=step.tenant,
-            key=step.key,
-            before=SignsWith(step.before_version, step.before_algorithm),
-            after=SignsWith(step.after_version, step.after_algorithm),
-            plan=self.policy_of(begun.policy_digest).rollouts,
-            started_by=begun.actor,
-            started_ms=begun.time_ms,
+        judged = story[story.index(step) - 1]
+        row = replace(
+            self._row_of(step),
             stage=RolloutStage(judged.stage),
             step=judged.step,
             stage_since_ms=judged.time_ms,
@@ -130,6 +125,37 @@ class Evidence:
         figures = count(row, names, self.raw[step.first_leaf : step.through_leaf], some)
         verdict = verdict_of(figures.after, row.plan.triggers)
         return Judged(summary(figures.after), summary(figures.before), verdict)
+
+    def _row_of(self, step: RolloutStep) -> RolloutRow:
+        """The rollout as it was when it began."""
+        begun = next(each for _, each in self.steps if each.rollout == step.rollout)
+        return RolloutRow(
+            id=step.rollout,
+            tenant=step.tenant,
+            key=step.key,
+            before=SignsWith(step.before_version, step.before_algorithm),
+            after=SignsWith(step.after_version, step.after_algorithm),
+            plan=self.policy_of(begun.policy_digest).rollouts,
+            started_by=begun.actor,
+            started_ms=begun.time_ms,
+        )
+
+    def undue(self, step: RolloutStep) -> list[int]:
+        """Leaves of calls that were signed with what they were not to be, by the stages of this
+        step's rollout: entries stand in the order in which they were decided (I6).
+        """
+        row, found = self._row_of(step), []
+        known: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            if isinstance(entry, RolloutStep) and entry.rollout == step.rollout:
+                row = replace(row, stage=RolloutStage(entry.stage), step=entry.step)
+                known = {}
+            elif isinstance(entry, Signed | SignedTwice):
+                workload = entry.group.workload
+                due = known.setdefault(workload, _versions(row, workload))
+                if _signed_with(entry) != due:
+                    found.append(index)
+        return found
 
     def _reported(self) -> dict[tuple[str, bytes], int]:
         """Calls that agents say are done, with the leaf that they name."""
@@ -157,3 +183,15 @@ def _hashes(entry: Signed | SignedTwice) -> list[bytes]:
     if isinstance(entry, SignedTwice):
         return [entry.signature_hash, entry.second_signature_hash]
     return [entry.signature_hash]
+
+
+def _signed_with(entry: Signed | SignedTwice) -> list[int]:
+    versions = [entry.group.key_version]
+    return [*versions, entry.second.key_version] if isinstance(entry, SignedTwice) else versions
+
+
+def _versions(row: RolloutRow, workload: str) -> list[int]:
+    """The version that signs for it first, and while all get both, the other one."""
+    before, after = row.before.version, row.after.version
+    first, other = (after, before) if is_in(row, workload) else (before, after)
+    return [first, other] if row.stage is RolloutStage.DUAL_SIGN else [first]

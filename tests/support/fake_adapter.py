@@ -122,6 +122,7 @@ class FakeAdapter:
         self.ledger: dict[bytes, tuple[bytes, types.SignedItem | None]] = {}
         self.boots: dict[bytes, Boot] = {}
         self.requests: list[signing_pb2.SignRequest] = []
+        self.newest_state: types.KeyState.ValueType = types.KEY_STATE_ACTIVE
         self.streams = 0
         """Signing streams that were ever opened."""
         self.issued = 0
@@ -354,7 +355,7 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
                 algorithm=request.algorithm,
                 spki=_spki(key),
                 version=len(versions) - index,
-                state=types.KEY_STATE_ACTIVE if index == 0 else types.KEY_STATE_DEACTIVATED,
+                state=self.fake.newest_state if index == 0 else types.KEY_STATE_DEACTIVATED,
             )
             for index, key in enumerate(versions)
         ]

@@ -62,8 +62,12 @@ class Fleet:
         *,
         store: tuple[str, Path] | None = None,
         replicas: int = 2,
+        older: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """`store`: URL and password file of an empty database; otherwise it is SQLite."""
+        """`store`: URL and password file of an empty database; otherwise it is SQLite. `older`: the
+        environments of agents of another release, by workload; the first one's is of now.
+        """
+        self._older = older or {}
         document = directory.with_name("policy.yaml")
         document.write_text(policy(rollouts))
         arguments = ["--policy", str(document)]
@@ -105,7 +109,9 @@ class Fleet:
         config = self.dev.directory / f"agent-{workload}.toml"
         config.write_text(text)
         log = self.dev.directory / "logs" / f"agent-{workload}.log"
-        self.agents[workload] = self.dev.start_agent_of(config, log)
+        self.agents[workload] = self.dev.start_agent_of(
+            config, log, **self._older.get(workload, {})
+        )
         self.sockets[workload] = self.dev.socket().replace(about["run"], str(run))
         self.dev.wait_serving(unix_socket.target(run / "health" / "agent.sock"))
 

@@ -69,6 +69,7 @@ def test_a_key_is_rotated_under_load_and_nobody_notices(fleet):
     assert evidence.disagreements(outcome) == []
     assert any(isinstance(entry, SignedTwice) for entry in evidence.signed.values())
     taken = [step.act for _, step in evidence.steps]
+    assert evidence.undue(evidence.steps[-1][1]) == []
     assert Act.ROLLOUT_SIGNS_TWICE in taken
     assert taken[-1] is Act.ROLLOUT_DONE
 
@@ -86,19 +87,21 @@ def cohort_of(row: pb.Rollout) -> set[str]:
     return {each for each in WORKLOADS if bucket(row.id, spiffe_id(each)) < below}
 
 
-def started_with_some(fleet: Fleet) -> tuple[pb.Rollout, set[str]]:
-    """A rollout whose cohort has some of the workloads, and not all: chance decides."""
+def started_with_two(fleet: Fleet) -> tuple[pb.Rollout, set[str]]:
+    """A rollout whose cohort has two of the three workloads: chance decides. What one alone reports
+    rolls nothing back before the end of the step.
+    """
     while True:
         row = fleet.start(overtake=True)
         cohort = cohort_of(row)
-        if 0 < len(cohort) < len(WORKLOADS):
+        if len(cohort) == 2:
             return row, cohort
 
 
 @pytest.mark.parametrize("fleet", [CAUTIOUS], indirect=True)
 def test_a_cohort_whose_verifiers_fail_is_taken_back_and_nobody_else_notices(fleet):
     with Drill(fleet) as drill:
-        row, cohort = started_with_some(fleet)
+        row, cohort = started_with_two(fleet)
         for workload in cohort:
             drill.parties[workload].forgets = False
         began = fleet.until(lambda now: now.stage >= RolloutStage.CANARY)
@@ -138,14 +141,10 @@ def assert_told_by_evidence_alone(evidence: Evidence, row: pb.Rollout, cohort: s
     assert evidence.counted_again(end) == (end.after, end.before, end.verdict)
     assert end.after.verify_failed > 0
     assert end.before.verify_failed == 0
+    assert evidence.undue(end) == []
     new = {
         entry.group.workload
         for entry in evidence.signed.values()
         if entry.group.key_version == end.after_version
     }
     assert new == {spiffe_id(each) for each in cohort}
-    assert all(
-        since < index < until
-        for index, entry in evidence.signed.items()
-        if entry.group.key_version == end.after_version
-    )

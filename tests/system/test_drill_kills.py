@@ -198,5 +198,6 @@ def test_a_replica_is_killed_in_the_middle_of_every_step(server, database, fleet
     steps = [step for _, step in evidence.steps if step.rollout == rollout]
     assert [step.act for step in steps] == [Act.ROLLOUT_STARTED, *STEPS]
     assert [step.revision for step in steps] == list(range(1, len(steps) + 1))
+    assert evidence.undue(steps[-1]) == []
     epochs = [step.epoch for step in steps]
     assert epochs == sorted(set(epochs))

@@ -32,6 +32,9 @@ from capsign_agent.timing import Timing
 
 T = TypeVar("T")
 
+_TO_TRY = VERIFIES | {types_pb2.KEY_STATE_PRE_ACTIVATION}
+"""States of keys that a signature is held against."""
+
 
 class Adapter(Protocol):
     """The unary calls that go to the adapter. Each raises FailureError."""
@@ -128,10 +131,10 @@ class Lookups:
             )
         known = await self._known(scope, timeout_s)
         key = _verifying(known, request)
-        if key is None and known.fetched <= time.monotonic() - self._fresh_s:
+        if _is_outdated(known, key, time.monotonic() - self._fresh_s):
             known = await _within(self._keys.get(scope, newer_than=known.fetched), timeout_s)
             key = _verifying(known, request)
-        if key is None:
+        if key is None or key.state not in VERIFIES:
             raise FailureError(
                 failures_pb2.REASON_SIGNATURE_INVALID,
                 "No key of this context verifies it.",
@@ -233,6 +236,18 @@ def _resolved(
     return answer, piece
 
 
+def _is_outdated(known: Known, key: types_pb2.PublicKey | None, since: float) -> bool:
+    """Whether the keys are to be fetched anew, given the one of them under which a signature
+    verifies.
+
+    Under none it does: they are, if they were fetched before `since`. Under one that does not sign
+    yet: it does by now, for whoever made the signature has it.
+    """
+    if key is None:
+        return known.fetched <= since
+    return key.state == types_pb2.KEY_STATE_PRE_ACTIVATION
+
+
 def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.PublicKey | None:
     from capsign_agent.sign import (
         verify,  # brings `cryptography`: only an agent that verifies pays for it
@@ -241,7 +256,7 @@ def _verifying(known: Known, request: agent_pb2.VerifyRequest) -> types_pb2.Publ
     digest = request.digest if request.HasField("digest") else None
     signed = verify.Signed(request.message, digest, request.signature)
     for key in known.response.keys:
-        if key.state not in VERIFIES:
+        if key.state not in _TO_TRY:
             continue
         if verify.verifies(request.algorithm, key.spki, signed):
             return key

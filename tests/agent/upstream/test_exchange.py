@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
 
+import grpc.aio
 import pytest
 from capsign_agent.agent import Agent
 from capsign_agent.identity.credentials import Credentials
@@ -606,6 +607,33 @@ async def test_verify_asks_again_before_it_says_no(place: Home, adapter: FakeAda
         assert (await stub.Verify(check)).key.kid == second.signed.signed_by[0].kid
         check.signature = only_of(first.signed)
         assert (await stub.Verify(check)).key.kid == first.signed.signed_by[0].kid
+
+
+async def test_verify_knows_a_key_that_signs_since_it_was_fetched(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """It was published when the agent fetched it a moment ago, and a rollout went on: what it
+    signed then was called bad for a second. While it does not sign, nothing verifies under it.
+    """
+    adapter.newest_state = types.KEY_STATE_PRE_ACTIVATION
+    async with running(place):
+        stub = place.stub()
+        handle = (await first_handle(stub)).id
+        made = await one(stub, handle)
+        assert isinstance(made, agent_pb2.SignResponse)
+        check = agent_pb2.VerifyRequest(
+            handle_id=handle,
+            algorithm=alg.ALGORITHM_ED25519,
+            message=b"message",
+            signature=only_of(made.signed),
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Verify(check)
+        failure = FailureError.from_rpc(caught.value)
+        assert failure is not None
+        assert failure.reason == fail.REASON_SIGNATURE_INVALID
+        adapter.newest_state = types.KEY_STATE_ACTIVE
+        assert (await stub.Verify(check)).key.kid == made.signed.signed_by[0].kid
 
 
 async def test_resolving_an_intent_that_never_was_is_final(
