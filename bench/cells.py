@@ -12,6 +12,7 @@ from typing import Any
 from bench import primitives
 from bench.ceiling import ceiling
 from bench.deployment import Deployment
+from bench.dual_sign import signing_twice
 from bench.startup import first_rpc
 
 
@@ -86,6 +87,16 @@ def _apart(cell: Cell) -> Cell:
     return replace(cell, run=run)
 
 
+def _twice(cell: Cell) -> Cell:
+    """The same while each call is answered by two versions of the key."""
+
+    def run(deployment: Deployment, seconds: float) -> Result:
+        with signing_twice(deployment):
+            return cell.run(deployment, seconds)
+
+    return replace(cell, run=run)
+
+
 def _run_load(
     name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float
 ) -> Result:
@@ -153,6 +164,9 @@ CELLS: Mapping[str, Cell] = {
             "--no-coalesce",
         ),
         _load("tasks-64-es256", "64 asyncio tasks, ES256", "--tasks", "64", "--algorithm", "ES256"),
+        _twice(
+            _load("dual-sign", "the same, answered twice", "--tasks", "64", "--algorithm", "ES256")
+        ),
         _load("tasks-64-hs256", "64 asyncio tasks, HS256", "--tasks", "64", "--algorithm", "HS256"),
         Cell("startup", "from exec of an agent to the answer of its first RPC", _startup),
     )
