@@ -69,15 +69,14 @@ def signing_with(
     return first, second
 
 
-def with_same_input(signing: Sequence[Chosen]) -> Sequence[Chosen]:
-    """Those that can sign what was sent for the first one: a call carries one input. A second
-    algorithm that hashes otherwise is left out, and every one that takes mu, which depends on the
-    public key (FIPS 204, algorithm 7).
+def takes_second_input(signing: Sequence[Chosen]) -> bool:
+    """Whether the second of two keys signs another input than the first: another hash, the message,
+    or mu, which depends on the public key (FIPS 204, algorithm 7).
     """
-    first, *rest = (ALGORITHMS[algorithm].upstream for _, algorithm in signing)
-    if rest and (rest[0] != first or first == UPSTREAM_MU):
-        return signing[:1]
-    return signing
+    if len(signing) < 2:
+        return False
+    first, second = (ALGORITHMS[algorithm].upstream for _, algorithm in signing)
+    return first != second or first == UPSTREAM_MU
 
 
 def _holds(rollout: RolloutRow, versions: Sequence[KeyVersionRow]) -> bool:

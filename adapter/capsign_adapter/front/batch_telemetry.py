@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from capsign_wire.adapter.v1 import signing_pb2 as pb
-from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.algorithms import metric_name
 from capsign_wire.telemetry import Metrics
 from capsign_wire.trace_context import of_message
 from capsign_wire.tracing import Span, Tracer, note_items
@@ -53,9 +53,7 @@ class BatchTelemetry:
             return
         failures: Counter[failures_pb2.Reason.ValueType] = Counter()
         for asked, group in zip(request.groups, answer.groups, strict=True):
-            self._durations.record(
-                seconds, ALGORITHMS[asked.algorithm].name, times=len(group.items)
-            )
+            self._durations.record(seconds, metric_name(asked.algorithm), times=len(group.items))
             failures.update(item.failure.reason for item in group.items if not item.signatures)
         done = items - failures.total()
         if done:

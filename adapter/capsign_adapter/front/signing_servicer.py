@@ -181,8 +181,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     def _public_keys(
         self, peer: Peer, request: pb.GetPublicKeysRequest
     ) -> pb.GetPublicKeysResponse:
-        keys, keep_s = self._keys.fetched(peer, request)
-        return pb.GetPublicKeysResponse(keys=keys, refresh_hint_s=keep_s)
+        return self._keys.fetched(peer, request)
 
     @guarded
     def VerifyTag(self, peer: Peer, request: pb.VerifyTagRequest) -> pb.VerifyTagResponse:

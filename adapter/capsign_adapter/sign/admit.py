@@ -15,7 +15,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide import cost, key_acts
-from capsign_adapter.decide.admission import Admitted, admit, custody_ok
+from capsign_adapter.decide.admission import Admitted, custody_ok
 from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.capability import Capability
@@ -24,10 +24,11 @@ from capsign_adapter.decide.handle_cache import HandleCache
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import revoked_failure
-from capsign_adapter.decide.signing_versions import signing_with, with_same_input
+from capsign_adapter.decide.signing_versions import signing_with, takes_second_input
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
 from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.sign import open_calls
 from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable, SigningKey
 from capsign_adapter.sign.snapshot import Snapshot
 from capsign_adapter.store.stored_result import made_under
@@ -74,10 +75,7 @@ class Admission:
         self, handle: Verified, snapshot: Snapshot, group: pb.SignGroup, now_ms: int
     ) -> AdmittedGroup:
         """3. Decide by policy. Raises FailureError."""
-        policy, algorithm, context = snapshot.policy, group.algorithm, group.context
-        skew_ms = policy.limits.clock_skew_ms
-        admitted = admit(handle, policy, snapshot.revoked, algorithm, context, now_ms, skew_ms)
-        return AdmittedGroup(handle, admitted)
+        return open_calls.admit_group(handle, snapshot, group, now_ms)
 
     def refused(
         self, handle: Verified, policy: Policy, peer: Peer, group: pb.SignGroup
@@ -85,14 +83,15 @@ class Admission:
         """Returns what a refusal is recorded with: the context that the handle determines, or else
         the one that was asked for; no key.
         """
-        asked, capability, row = group.context, handle.capability, ALGORITHMS[group.algorithm]
+        asked, capability = group.context, handle.capability
+        row = ALGORITHMS.get(group.algorithm)
         try:
             settled = choose(capability.protocols, asked)
         except FailureError:
             settled = (asked.protocol, asked.role, asked.protocol_version)
         fingerprint = self._fingerprint(capability, row, *settled, asked.transcript)
         leaf = _leaf(capability, policy, peer, group).prepare()
-        return HandleScope(capability, row, fingerprint, leaf, max_uses=0)
+        return HandleScope(capability, fingerprint, leaf, 0, group.open_algorithm)
 
     def signable(
         self,
@@ -105,24 +104,13 @@ class Admission:
         """5. Derive. Comes after the rate (4), since the token may have work to do. `spend` gets
         the cost of a first use, microseconds. Raises FailureError.
         """
-        admitted, capability, row = group.admitted, group.capability, ALGORITHMS[asked.algorithm]
-        name = (capability.tenant, capability.key)
-        signing = signing_with(snapshot, name, peer.spiffe_id, row.number)
-        if not signing:
-            withdrawn = snapshot.withdrawn(capability.tenant, capability.key, row.number)
-            if withdrawn is not None:
-                raise revoked_failure(withdrawn)
-            raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, row.number)
-        keys = [
-            self._key(group, snapshot.policy, version, ALGORITHMS[algorithm], spend)
-            for version, algorithm in with_same_input(signing)
-        ]
+        admitted, capability = group.admitted, group.capability
+        row = ALGORITHMS.get(asked.algorithm)
+        keys = self._keys(group, snapshot, peer, asked, spend)
         first, *rest = (key.signed_by for key in keys)
-        if asked.expected_kid and asked.expected_kid != first.kid:
-            detail = "The key has another current version."
-            raise FailureError(failures_pb2.REASON_KEY_SUPERSEDED, detail, field="expected_kid")
         leaf = replace(
             _leaf(capability, snapshot.policy, peer, asked),
+            algorithm=first.algorithm,
             key_version=first.version,
             custody=first.custody,
             context_digest=first.context_digest,
@@ -130,16 +118,52 @@ class Admission:
         settled = (admitted.protocol, admitted.role, admitted.protocol_version, admitted.transcript)
         return Signable(
             capability=capability,
-            row=row,
             fingerprint=self._fingerprint(capability, row, *settled),
             leaf=leaf,
             max_uses=admitted.max_uses,
+            is_open=asked.open_algorithm,
             until_ms=min(group.handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
-            keys=tuple(keys),
+            keys=keys,
             second=_second(rest[0]) if rest else None,
         )
+
+    def _keys(
+        self,
+        group: AdmittedGroup,
+        snapshot: Snapshot,
+        peer: Peer,
+        asked: pb.SignGroup,
+        spend: Callable[[int], None],
+    ) -> tuple[SigningKey, ...]:
+        """Returns the keys that sign, one or two. A second one that needs an input of its own is
+        left out where the group has none. Raises FailureError, KEY_SUPERSEDED if the inputs were
+        made for other keys.
+        """
+        name = (group.capability.tenant, group.capability.key)
+        signing = signing_with(snapshot, name, peer.spiffe_id, asked.algorithm, group.allowed)
+        if not signing:
+            withdrawn = snapshot.withdrawn(*name, group.algorithm)
+            if withdrawn is not None:
+                raise revoked_failure(withdrawn)
+            raise key_acts.none_signs(snapshot.versions.get(name, ()), *name, group.algorithm)
+        needs_second = takes_second_input(signing)
+        if needs_second and not asked.second_kid:
+            if asked.open_algorithm:
+                raise _superseded("second_kid")
+            signing, needs_second = signing[:1], False
+        keys = [
+            self._key(group, snapshot.policy, version, ALGORITHMS[algorithm], spend)
+            for version, algorithm in signing
+        ]
+        if asked.expected_kid and asked.expected_kid != keys[0].signed_by.kid:
+            raise _superseded("expected_kid")
+        if needs_second:
+            if asked.second_kid != keys[1].signed_by.kid:
+                raise _superseded("second_kid")
+            keys[1] = replace(keys[1], takes_second=True)
+        return tuple(keys)
 
     def _key(
         self,
@@ -156,7 +180,7 @@ class Admission:
         context = context_of(group.capability, group.admitted, version, row)
         signer = self._signer(version, context, row, spend)
         signed_by = self._signed_by(signer, policy, version, context, row)
-        return SigningKey(signer, signed_by, made_under(signed_by))
+        return SigningKey(signer, signed_by, made_under(signed_by), row)
 
     def _signer(
         self,
@@ -191,14 +215,20 @@ class Admission:
     def _fingerprint(
         self,
         capability: Capability,
-        row: AlgorithmRow,
+        row: AlgorithmRow | None,
         protocol: str,
         role: str,
         version: str,
         transcript: bytes,
     ) -> GroupFingerprint:
         commitment = self._commitments.for_tenant(capability.tenant)
-        return commitment.group(capability.grant, row.name, protocol, role, version, transcript)
+        algorithm = row.name if row is not None else ""
+        return commitment.group(capability.grant, algorithm, protocol, role, version, transcript)
+
+
+def _superseded(field: str) -> FailureError:
+    detail = "The key has another current version."
+    return FailureError(failures_pb2.REASON_KEY_SUPERSEDED, detail, field=field)
 
 
 def _second(signed_by: signing_pb2.SignedBy) -> bytes:

@@ -23,7 +23,7 @@ KEPT_MS = 1000
 CAPACITY = 4096
 """Most decisions kept; when it is reached all are dropped."""
 
-Name = tuple[bytes, str, bytes, int, bytes, str, str]
+Name = tuple[bytes, str, bytes, int, bool, bytes, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ def name_of(token: bytes, peer: Peer, group: pb.SignGroup) -> Name:
         peer.spiffe_id,
         peer.key_hash,
         group.algorithm,
+        group.open_algorithm,
         context,
         group.caller,
         group.expected_kid,
+        group.second_kid,
     )

@@ -62,7 +62,7 @@ class Refusals:
             except FailureError as malformed:
                 self.unattributed(batch, item, malformed)
                 continue
-            item.fingerprint = scope.fingerprint.of(item.asked.input)
+            item.fingerprint = scope.fingerprint_of(item.asked)
             self.one(batch, scope, item, error)
 
     def one(self, batch: Batch, scope: HandleScope, item: Item, error: FailureError) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from capsign_evidence.leaf import PreparedLeaf
+from capsign_wire.adapter.v1 import signing_pb2 as signing
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.types.v1 import signing_pb2
 
@@ -23,6 +25,9 @@ class SigningKey:
     signed_by: signing_pb2.SignedBy
     stored: bytes
     """`signed_by` as it is in stored results."""
+    row: AlgorithmRow
+    takes_second: bool = False
+    """Whether it signs the second input of each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,17 @@ class HandleScope:
     """After 2: what binds intents to a fingerprint and records refusals."""
 
     capability: Capability
-    row: AlgorithmRow
     fingerprint: GroupFingerprint
     leaf: PreparedLeaf
     max_uses: int
+    is_open: bool
+    """Whether the caller leaves the algorithm open."""
+
+    def fingerprint_of(self, item: signing.SignItem) -> bytes:
+        """What the intent of an item is bound to. The inputs of an open call depend on which keys
+        sign now, its message does not.
+        """
+        return self.fingerprint.of(item.message_sha256 if self.is_open else item.input)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,10 @@ class AdmittedGroup:
 
     handle: Verified
     admitted: Admitted
+    algorithm: int
+    """The one that it is admitted for: that of the first signature."""
+    allowed: Collection[int] = ()
+    """Where more than one algorithm may be signed with: those that are admitted."""
 
     @property
     def capability(self) -> Capability:

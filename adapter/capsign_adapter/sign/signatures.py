@@ -11,6 +11,7 @@ from capsign_wire.intents import is_intent_id
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.model.lifecycle import IntentEvent
+from capsign_adapter.sign import open_calls
 from capsign_adapter.sign.batch import Batch, Item
 from capsign_adapter.sign.intent_time import intent_in_time, latest_intent
 from capsign_adapter.sign.refuse import Refusals
@@ -30,7 +31,12 @@ class Signatures:
         """Sign the items. Those that were signed wait for the commit; the others are refused."""
         good, inputs = self._good(batch, signable, items)
         by_key = [
-            self._threads.sign(key.signer, inputs, batch.token_breaker) for key in signable.keys
+            self._threads.sign(
+                key.signer,
+                [item.asked.second_input for item in good] if key.takes_second else inputs,
+                batch.token_breaker,
+            )
+            for key in signable.keys
         ]
         for item, *results in zip(good, *by_key, strict=True):
             signatures: list[bytes] = []
@@ -61,8 +67,10 @@ class Signatures:
         """Returns the items that can be signed, and their inputs. Refuses the others."""
         good: list[Item] = []
         inputs: list[bytes] = []
-        shortest, longest = _lengths(signable.row, batch.snapshot.policy.limits.message_max)
-        latest, fingerprint_of = latest_intent(batch.now_ms), signable.fingerprint.of
+        row, is_open = signable.keys[0].row, signable.is_open
+        shortest, longest = _lengths(row, batch.snapshot.policy.limits.message_max)
+        latest, fingerprint_of = latest_intent(batch.now_ms), signable.fingerprint_of
+        is_plain = not is_open and not signable.keys[-1].takes_second
         for item in items:
             intent_id, data = item.asked.intent_id, item.asked.input
             if intent_id > latest or not is_intent_id(intent_id):
@@ -71,10 +79,16 @@ class Signatures:
                 except FailureError as error:
                     self._refusals.unattributed(batch, item, error)
                     continue
-            item.fingerprint = fingerprint_of(data)
+            item.fingerprint = fingerprint_of(item.asked)
             if not shortest <= len(data) <= longest:
-                self._refusals.one(batch, signable, item, _misfit(signable.row, longest))
+                self._refusals.one(batch, signable, item, _misfit(row, longest))
                 continue
+            if not is_plain:
+                try:
+                    open_calls.check_item(item.asked, signable.keys, is_open=is_open)
+                except FailureError as error:
+                    self._refusals.one(batch, signable, item, error)
+                    continue
             good.append(item)
             inputs.append(data)
         return good, inputs

@@ -46,6 +46,9 @@ call that waits for the answer, and in the message upstream.
 ATTESTATION_BYTES = 4096
 """Bytes of a subkey attestation. Under a transcript each item may have one of its own."""
 
+BOTH_SIGNATURES = 2 * max(row.max_signature for row in ALGORITHMS.values())
+"""Most bytes of the signatures of a call that leaves its algorithm open."""
+
 
 def weight(request: Any) -> int:
     """Bytes that a request and its answer will hold, estimated."""
@@ -65,8 +68,8 @@ def weight(request: Any) -> int:
 
 
 def _goes_as_it_is(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> bool:
-    row = ALGORITHMS.get(asked.algorithm)
-    return row is not None and not row.takes_digest
+    row = ALGORITHMS.get(asked.algorithm)  # an open one may become any
+    return asked.open_algorithm or (row is not None and not row.takes_digest)
 
 
 def surplus(answer: Any) -> int:
@@ -84,6 +87,8 @@ def surplus(answer: Any) -> int:
 def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
     row = ALGORITHMS.get(asked.algorithm)  # bounds were not looked at yet
     signature = row.max_signature if row is not None else 0
+    if asked.open_algorithm:
+        signature = BOTH_SIGNATURES
     return ITEM_BYTES + signature + (ATTESTATION_BYTES if asked.context.transcript else 0)
 
 

@@ -84,6 +84,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 algorithm=request.algorithm,
                 context=request.context if request.HasField("context") else None,
                 items=[request.item],
+                open_algorithm=request.open_algorithm,
             )
             with self.tracer.span("capsign.agent.sign", _traceparent(context), method=SIGN) as span:
                 [signed] = await self._path.sign(self._socket, [group], timeout_s, span.traceparent)

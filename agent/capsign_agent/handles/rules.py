@@ -46,6 +46,11 @@ class Rule:
         self._remembered: dict[tuple[str, int, str, str, str], FullContext] = {}
 
     @property
+    def algorithms(self) -> frozenset[int]:
+        """Those that it allows."""
+        return self._algorithms
+
+    @property
     def remembered(self) -> int:
         """How many contexts are cached."""
         return len(self._remembered)
@@ -76,8 +81,8 @@ class Rule:
         algorithm: algorithms_pb2.Algorithm.ValueType,
         asked: signing_pb2.ContextSuffix,
     ) -> signing_pb2.ContextSuffix:
-        """The full context of the call. Raises PURPOSE_NOT_ALLOWED, ALGORITHM_NOT_ALLOWED or
-        CONTEXT_NOT_ALLOWED.
+        """The full context of the call; an algorithm of 0 is left open. Raises PURPOSE_NOT_ALLOWED,
+        ALGORITHM_NOT_ALLOWED or CONTEXT_NOT_ALLOWED.
         """
         if purpose and purpose != self._purpose:
             raise FailureError(
@@ -85,7 +90,7 @@ class Rule:
                 "The handle has another purpose.",
                 field="purpose",
             )
-        if algorithm not in self._algorithms:
+        if algorithm and algorithm not in self._algorithms:
             raise FailureError(
                 failures_pb2.REASON_ALGORITHM_NOT_ALLOWED,
                 "The handle lacks this algorithm.",

@@ -22,10 +22,13 @@ def admit(work: GroupWork, held: HeldHandle, now: float) -> None:
     """
     group = work.group
     work.held = held
+    if group.open_algorithm != (not group.algorithm):
+        detail = "A call names an algorithm, or says that it leaves it open."
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="algorithm")
     suffix, suffix_bytes = held.rule.full_context(
         group.purpose, group.algorithm, group.context
     )  # 4
-    work.row = ALGORITHMS[group.algorithm]
+    work.row = ALGORITHMS.get(group.algorithm)
     work.scope = HandleScope(held, group.algorithm, suffix, suffix_bytes)
     count = len(group.items)
     granted, wait_ms = held.rate.take(count, now)  # 5

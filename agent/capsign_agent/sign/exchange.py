@@ -16,7 +16,7 @@ from capsign_agent.sign.group_work import GroupWork
 from capsign_agent.sign.inputs import Inputs
 from capsign_agent.sign.outcomes import OutcomeRecorder
 from capsign_agent.upstream.batch import BATCH_BYTES
-from capsign_agent.upstream.call import ITEM_OVERHEAD, Call
+from capsign_agent.upstream.call import ITEM_OVERHEAD, NO_SECOND, Call, SecondInputs
 from capsign_agent.upstream.coalesce import Coalescer
 
 
@@ -89,7 +89,12 @@ class Exchange:
         if scope is None or not work.intents:
             return
         loop = asyncio.get_running_loop()
-        for start, end in _cuts(work.inputs, self._coalescer.piece_items):
+        sizes = _sizes(work)
+        for start, end in _cuts(sizes, self._coalescer.piece_items):
+            second = NO_SECOND
+            if work.seconds or work.digests:
+                seconds, digests = work.seconds[start:end], work.digests[start:end]
+                second = SecondInputs(work.second_kid, seconds, digests)
             call = Call(
                 scope,
                 work.kid,
@@ -97,6 +102,7 @@ class Exchange:
                 work.inputs[start:end],
                 loop.create_future(),
                 traceparent,
+                second,
             )
             positions = work.positions[start:end]
             try:
@@ -129,15 +135,23 @@ class Exchange:
                 self._outcomes.lost(call, failures_pb2.REASON_ANSWER_LOST)
 
 
-def _cuts(inputs: Sequence[bytes], most: int) -> Iterator[tuple[int, int]]:
+def _sizes(work: GroupWork) -> Sequence[int]:
+    """What each item weighs in a batch, bytes."""
+    if work.seconds:
+        both = zip(work.inputs, work.seconds, strict=True)
+        return [len(one) + len(other) + 3 * ITEM_OVERHEAD for one, other in both]
+    overhead = 3 * ITEM_OVERHEAD if work.digests else ITEM_OVERHEAD
+    return [len(data) + overhead for data in work.inputs]
+
+
+def _cuts(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
     """Start and end of each piece, so that it fits into a batch by bytes and has `most` inputs at
     most.
     """
     start = size = 0
-    for at, data in enumerate(inputs):
-        cost = len(data) + ITEM_OVERHEAD
+    for at, cost in enumerate(sizes):
         if (size + cost > BATCH_BYTES and at > start) or at - start == most:
             yield start, at
             start, size = at, 0
         size += cost
-    yield start, len(inputs)
+    yield start, len(sizes)

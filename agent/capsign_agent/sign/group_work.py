@@ -19,10 +19,11 @@ from capsign_agent.upstream.call import Answer
 
 class GroupWork:
     """`results` has the order of `group.items`. `positions` are the indices of the items that go
-    on; `intents` and `inputs` are what is sent for each of those.
+    on; `intents`, `inputs`, `seconds` and `digests` are what is sent for each of those.
     """
 
     __slots__ = (
+        "digests",
         "group",
         "held",
         "inputs",
@@ -34,6 +35,8 @@ class GroupWork:
         "results",
         "row",
         "scope",
+        "second_kid",
+        "seconds",
         "signed_by",
         "whole",
     )
@@ -43,12 +46,19 @@ class GroupWork:
         self.results: list[types_pb2.SignedItem | None] = [None] * len(group.items)
         self.held: HeldHandle | None = None
         self.row: AlgorithmRow | None = None
+        """The algorithm's; None while it is open."""
         self.scope: HandleScope | None = None
-        self.kid = ""
-        """ML-DSA only: the id of the key for which the inputs were made."""
+        self.kid = self.second_kid = ""
+        """The ids of the keys for which the inputs were made, where they fit no other: with ML-DSA,
+        and where the algorithm is open. The second is empty if one key signs, or takes the same.
+        """
         self.positions: Sequence[int] = ()
         self.intents: list[bytes] = []
         self.inputs: list[bytes] = []
+        self.seconds: list[bytes] = []
+        """Inputs for the second key; empty if there is none."""
+        self.digests: list[bytes] = []
+        """SHA-256 of the messages, where the algorithm is open; otherwise empty."""
         self.refusal: FailureError | None = None
         """Why policy refused the group in the pod; `refused` are the indices of the items that it
         refused.
@@ -76,7 +86,7 @@ class GroupWork:
             self.refusal, self.refused = error, open_positions
 
     def waiting_for_new_key(self) -> list[int]:
-        """ML-DSA: the items that were refused because the key was rotated while they were sent."""
+        """The items that were refused because other keys sign than those of their inputs."""
         if not self.kid or self.whole is not None:
             return []
         return [

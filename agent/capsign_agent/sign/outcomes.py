@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from capsign_wire.adapter.v1 import signing_pb2
-from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.algorithms import metric_name
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
@@ -124,7 +124,8 @@ class OutcomeRecorder:
         unknown. Notes whether all items are signed.
         """
         longest = longest_by_key(answer.signed_by)
-        asked = [each.algorithm == call.algorithm for each in answer.signed_by]
+        allowed = {call.algorithm} if call.algorithm else call.held.rule.algorithms
+        asked = [each.algorithm in allowed for each in answer.signed_by]
         answer.all_signed = True
         for at, item in enumerate(answer.items):
             if is_signed(item, longest) and asked[item.signatures[0].key]:
@@ -138,7 +139,7 @@ class OutcomeRecorder:
         """The failure that the caller hears in place of an item's own result; None if the result is
         passed on.
         """
-        name = ALGORITHMS[call.algorithm].name
+        name = metric_name(call.algorithm)
         if item.signatures:
             # No key or custody named, or not a signature of this algorithm.
             self._metrics.violated("I10", algorithm=name)

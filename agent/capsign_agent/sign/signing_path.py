@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from capsign_wire.agent.v1 import agent_pb2
-from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.algorithms import metric_name
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
@@ -83,7 +83,7 @@ class SigningPath:
 
     def _measure(self, works: Sequence[GroupWork], took_s: float) -> None:
         for work in works:
-            self._took.record(took_s, ALGORITHMS[work.group.algorithm].name)
+            self._took.record(took_s, metric_name(work.group.algorithm))
             results = work.results
             if work.whole is not None:
                 self._metrics.observe_calls(None, items=len(results))

@@ -48,12 +48,17 @@ class Batch:
                 algorithm=first.algorithm,
                 expected_kid=first.expected_kid,
                 caller=first.held.socket,
+                open_algorithm=not first.algorithm,
+                second_kid=first.second_kid,
             )
             group.context.CopyFrom(first.suffix)
             add = group.items.add
             for call in calls:
-                for intent_id, data in zip(call.intents, call.inputs, strict=True):
-                    add(intent_id=intent_id, input=data)
+                if call.second_kid or call.digests:
+                    _add_with_second(group, call)
+                else:
+                    for intent_id, data in zip(call.intents, call.inputs, strict=True):
+                        add(intent_id=intent_id, input=data)
                 if call.traceparent:
                     traces.append(call.traceparent)
         if traces:
@@ -80,3 +85,12 @@ class Batch:
                 answers.append((call, Answer(group.signed_by, items[at : at + len(call.intents)])))
                 at += len(call.intents)
         return answers
+
+
+def _add_with_second(group: signing_pb2.SignGroup, call: Call) -> None:
+    """Add the items of a call that two keys sign, or whose algorithm is open."""
+    nothing = (b"",) * len(call.intents)
+    for intent_id, data, second, digest in zip(
+        call.intents, call.inputs, call.seconds or nothing, call.digests or nothing, strict=True
+    ):
+        group.items.add(intent_id=intent_id, input=data, second_input=second, message_sha256=digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -17,6 +18,21 @@ ITEM_OVERHEAD = 48
 
 GROUP_OVERHEAD = 256
 """Bytes that a group adds to its handle and context on the wire, rounded up."""
+
+
+class SecondInputs(NamedTuple):
+    """What a call has beside its inputs, where two keys sign or the algorithm is open."""
+
+    kid: str = ""
+    """Of the second key."""
+    inputs: Sequence[bytes] = ()
+    """For the second key; empty if it takes those of the first."""
+    digests: Sequence[bytes] = ()
+    """SHA-256 of each message, where the algorithm is open."""
+
+
+NO_SECOND = SecondInputs()
+"""A call by one key, of a named algorithm."""
 
 
 class Call:
@@ -32,6 +48,7 @@ class Call:
         "answer",
         "attempts",
         "cost",
+        "digests",
         "expected_kid",
         "group_cost",
         "held",
@@ -41,6 +58,8 @@ class Call:
         "key",
         "queued_at",
         "recorded",
+        "second_kid",
+        "seconds",
         "sent",
         "suffix",
         "token",
@@ -55,6 +74,7 @@ class Call:
         inputs: Sequence[bytes],
         answer: asyncio.Future[Answer],
         traceparent: str = "",
+        second: SecondInputs = NO_SECOND,
     ) -> None:
         """`expected_kid`: the id of the key for which the inputs were made; empty if they fit every
         key.
@@ -68,8 +88,11 @@ class Call:
         self.inputs = inputs
         self.answer = answer
         self.traceparent = traceparent
-        self.key = (held.id, scope.algorithm, scope.suffix_bytes, expected_kid)
+        self.second_kid, self.seconds, self.digests = second
+        self.key = (held.id, scope.algorithm, scope.suffix_bytes, expected_kid + self.second_kid)
         self.cost = sum(map(len, inputs)) + ITEM_OVERHEAD * len(inputs)
+        if second is not NO_SECOND:
+            self.cost += sum(map(len, self.seconds)) + 2 * ITEM_OVERHEAD * len(inputs)
         self.group_cost = len(held.token) + len(scope.suffix_bytes) + GROUP_OVERHEAD
         self.attempts = 0
         self.queued_at = time.monotonic()

@@ -16,7 +16,7 @@ from capsign_cli import endpoints, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
-    from capsign import Signer
+    from capsign import Signature, Signer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,12 +40,6 @@ def _context_options(command: Command) -> Command:
             click.option("-p", "--purpose", help="Purpose of the handle to use."),
             click.option(
                 "-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."
-            ),
-            click.option(
-                "-a",
-                "--algorithm",
-                required=True,
-                help="One that the handle allows; `capsign handles` lists them.",
             ),
             click.option(
                 "--protocol",
@@ -75,6 +69,13 @@ def _context_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "-a",
+    "--algorithm",
+    default=None,
+    help="One that the handle allows (`capsign handles` lists them); without it, what the key's "
+    "rollout says for this workload.",
+)
 @_context_options
 @click.option(
     "--intent",
@@ -97,23 +98,37 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     if raw:
         output.raw(made.value)
         return
-    output.record(
-        {
-            "signature": base64.b64encode(made.value).decode(),
-            "algorithm": made.algorithm,
-            "kid": made.kid,
-            "key_version": made.key_version,
-            "custody": made.custody,
-            "intent_id": made.intent_id.hex(),
-            "leaf_index": made.leaf_index,
-            "context_digest": made.context_digest.hex(),
-            "policy_digest": made.policy_digest.hex(),
-        }
-    )
+    values = {
+        **_by(made),
+        "intent_id": made.intent_id.hex(),
+        "leaf_index": made.leaf_index,
+        "context_digest": made.context_digest.hex(),
+        "policy_digest": made.policy_digest.hex(),
+    }
+    if made.others:
+        values["others"] = [_by(other) for other in made.others]
+    output.record(values)
+
+
+def _by(made: Signature) -> dict[str, Any]:
+    """A signature, and the key that made it."""
+    return {
+        "signature": base64.b64encode(made.value).decode(),
+        "algorithm": made.algorithm,
+        "kid": made.kid,
+        "key_version": made.key_version,
+        "custody": made.custody,
+    }
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "-a",
+    "--algorithm",
+    required=True,
+    help="One that the handle allows; `capsign handles` lists them.",
+)
 @_context_options
 @click.option(
     "-s",
@@ -220,13 +235,17 @@ def _context(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "transcript": _hex("--transcript", given, 32) if given else b""}
 
 
-def _content(file: BinaryIO, algorithm: str) -> dict[str, Any]:
+def _content(file: BinaryIO, algorithm: str | None) -> dict[str, Any]:
     """The message, or its digest if it is too long to send and the algorithm signs digests. Raises
     CliError if it does not.
     """
     message = file.read(MAX_MESSAGE + 1)
     if len(message) <= MAX_MESSAGE:
         return {"message": message}
+    if algorithm is None:
+        text = f"The file is larger than {MAX_MESSAGE} bytes, and no algorithm is named."
+        advice = "Name one that signs digests (ES256, ES384, PS256, RS256) by --algorithm."
+        raise CliError(USAGE, "INPUT_TOO_LARGE", text, advice)
     hashed = _hash_of(algorithm)
     if not hashed:
         text = (

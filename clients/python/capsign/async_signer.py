@@ -34,8 +34,13 @@ from capsign.call import (
 from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
+<<<<<<< HEAD
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
+=======
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+>>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
@@ -109,7 +114,7 @@ class AsyncSigner:
         purpose: str | None = None,
         grant: str | None = None,
         handle: str | KeyHandle | None = None,
-        algorithm: str,
+        algorithm: str | None = None,
         protocol: str = "",
         role: str = "",
         protocol_version: str = "",
@@ -121,7 +126,7 @@ class AsyncSigner:
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        entry = item(algorithm_row(algorithm), message, digest, intent_id)
+        entry = item(row_or_open(algorithm), message, digest, intent_id)
         call = signing(
             self._book,
             selector,
@@ -145,7 +150,7 @@ class AsyncSigner:
         purpose: str | None = None,
         grant: str | None = None,
         handle: str | KeyHandle | None = None,
-        algorithm: str,
+        algorithm: str | None = None,
         protocol: str = "",
         role: str = "",
         protocol_version: str = "",
@@ -157,7 +162,7 @@ class AsyncSigner:
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
+        many = requests.Many(row_or_open(algorithm), messages, digests, intent_ids)
         call = signing(
             self._book,
             selector,

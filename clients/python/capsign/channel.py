@@ -50,7 +50,10 @@ def single(job: Job) -> pb.SignRequest:
     """The job of one item as a request of Sign."""
     group, item = job.template.group, job.items[0]
     request = pb.SignRequest(
-        handle_id=group.handle_id, purpose=group.purpose, algorithm=group.algorithm
+        handle_id=group.handle_id,
+        purpose=group.purpose,
+        algorithm=group.algorithm,
+        open_algorithm=group.open_algorithm,
     )
     if group.HasField("context"):
         request.context.CopyFrom(group.context)

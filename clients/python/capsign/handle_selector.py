@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class HandleSelector:
     """Handle, algorithm and context of a call. `handle` is an id; a KeyHandle is replaced by its
-    grant and purpose.
+    grant and purpose. An empty algorithm is left open.
     """
 
     purpose: str | None

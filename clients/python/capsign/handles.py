@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
-from capsign_wire.algorithms import ALGORITHMS, BY_NAME
+from capsign_wire.algorithms import BY_NAME
 from capsign_wire.bounds import check
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import signing_pb2
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 
 from capsign.errors import HandleNotChosen, Refused
 from capsign.handle_selector import HandleSelector
 from capsign.results import KeyHandle
+
+_OPEN = algorithms_pb2.ALGORITHM_UNSPECIFIED
 
 MAX_TEMPLATES = 1024
 """Most group templates that are cached; at the bound all are dropped. (Each transcript makes a new
@@ -25,11 +27,10 @@ class Template:
     same object.
     """
 
-    __slots__ = ("group", "row")
+    __slots__ = ("group",)
 
     def __init__(self, group: pb.SignGroup) -> None:
         self.group = group
-        self.row = ALGORITHMS[group.algorithm]
 
 
 class HandleCache:
@@ -100,7 +101,7 @@ def choose(handles: Sequence[KeyHandle], selector: HandleSelector) -> KeyHandle:
         for h in handles
         if selector.purpose in {None, h.purpose} and selector.grant in {None, h.grant}
     ]
-    if len(fitting) > 1:
+    if len(fitting) > 1 and selector.algorithm:
         fitting = [
             handle for handle in fitting if selector.algorithm in handle.algorithms
         ] or fitting
@@ -147,7 +148,8 @@ def _make(selector: HandleSelector, handle_id: str) -> Template:
     group = pb.SignGroup(
         handle_id=handle_id,
         purpose=selector.purpose or "",
-        algorithm=BY_NAME[selector.algorithm].number,
+        algorithm=BY_NAME[selector.algorithm].number if selector.algorithm else _OPEN,
+        open_algorithm=not selector.algorithm,
     )
     context = context_suffix(selector)
     if context is not None:

@@ -53,19 +53,26 @@ def selector_of(
     purpose: str | None,
     grant: str | None,
     handle: str | KeyHandle | None,
-    algorithm: str,
+    algorithm: str | None,
     protocol: str = "",
     role: str = "",
     protocol_version: str = "",
     transcript: Buffer = b"",
 ) -> HandleSelector:
-    """The selector of a call. A KeyHandle is replaced by its grant and purpose, so that it still
-    works after the agent has given it another id.
+    """The selector of a call; without an algorithm it is left open. A KeyHandle is replaced by its
+    grant and purpose, so that it still works after the agent has given it another id.
     """
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
     return HandleSelector(
-        purpose, grant, handle, algorithm, protocol, role, protocol_version, octets(transcript)
+        purpose,
+        grant,
+        handle,
+        algorithm or "",
+        protocol,
+        role,
+        protocol_version,
+        octets(transcript),
     )
 
 
@@ -75,6 +82,11 @@ def algorithm_row(name: str) -> AlgorithmRow:
         text = f"There is no algorithm {name!r}; there are {', '.join(BY_NAME)}."
         raise _refused(reasons.REASON_INPUT_MALFORMED, text, "algorithm")
     return row
+
+
+def row_or_open(name: str | None) -> AlgorithmRow | None:
+    """The row of the algorithm that a call names; None if it leaves it open. Raises Refused."""
+    return None if name is None else algorithm_row(name)
 
 
 def intent(given: IntentId | None) -> bytes:
@@ -89,14 +101,19 @@ def intent(given: IntentId | None) -> bytes:
     return value
 
 
-def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) -> tuple[bytes, bool]:
-    """The bytes to send, and whether they are a digest."""
+def payload(
+    row: AlgorithmRow | None, message: Buffer | None, digest: Buffer | None
+) -> tuple[bytes, bool]:
+    """The bytes to send, and whether they are a digest. Without a row the algorithm is open."""
     if (message is None) == (digest is None):
         raise _refused(
             reasons.REASON_INPUT_MALFORMED, "Give a message or digest=, one of the two.", "message"
         )
     if digest is not None:
         data = octets(digest)
+        if row is None:
+            text = "A call that leaves the algorithm open gives the message, not a digest."
+            raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
         if not row.takes_digest:
             text = f"{row.name} signs the message itself, not a digest."
             raise _refused(reasons.REASON_INPUT_MALFORMED, text, "digest")
@@ -108,15 +125,19 @@ def payload(row: AlgorithmRow, message: Buffer | None, digest: Buffer | None) ->
     data = octets(message)
     if len(data) <= MAX_MESSAGE:
         return data, False
-    hashing = HASHES.get(row.upstream)
+    hashing = HASHES.get(row.upstream) if row is not None else None
     if hashing is None:
-        text = f"The message is {len(data)} bytes long; {row.name} takes at most {MAX_MESSAGE}."
+        name = "a call that leaves the algorithm open" if row is None else row.name
+        text = f"The message is {len(data)} bytes long; {name} takes at most {MAX_MESSAGE}."
         raise _refused(reasons.REASON_INPUT_TOO_LARGE, text, "message")
     return hashing(data).digest(), True
 
 
 def item(
-    row: AlgorithmRow, message: Buffer | None, digest: Buffer | None, intent_id: IntentId | None
+    row: AlgorithmRow | None,
+    message: Buffer | None,
+    digest: Buffer | None,
+    intent_id: IntentId | None,
 ) -> Item:
     data, is_digest = payload(row, message, digest)
     return Item(intent(intent_id), data, is_digest)

@@ -51,7 +51,7 @@ class Many:
 
     def __init__(
         self,
-        row: AlgorithmRow,
+        row: AlgorithmRow | None,
         messages: Sequence[Buffer],
         digests: Sequence[Buffer],
         intent_ids: Sequence[IntentId] | None,

@@ -31,8 +31,13 @@ from capsign.channel import CONNECT_SLICE
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
+<<<<<<< HEAD
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
+=======
+from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.results import KeyHandle, PublicKey, Resolution, Signature
+>>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
 from capsign.translate import key_handle, key_set, public_key
@@ -107,7 +112,7 @@ class Signer:
         purpose: str | None = None,
         grant: str | None = None,
         handle: str | KeyHandle | None = None,
-        algorithm: str,
+        algorithm: str | None = None,
         protocol: str = "",
         role: str = "",
         protocol_version: str = "",
@@ -115,7 +120,9 @@ class Signer:
         intent_id: IntentId | None = None,
         timeout: float | None = None,
     ) -> Signature:
-        """Sign a message, or a digest of it where the algorithm signs digests.
+        """Sign a message, or a digest of it where the algorithm signs digests. Without `algorithm`
+        it is left open: the key's rollout decides, and while two keys sign the second signature is
+        in `others`.
 
         The handle is the one that fits `purpose` and `grant`, or `handle`. The context (`protocol`,
         `role`, `protocol_version` and `transcript`, 32 bytes) may be left out where the handle pins
@@ -127,7 +134,7 @@ class Signer:
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        entry = item(algorithm_row(algorithm), message, digest, intent_id)
+        entry = item(row_or_open(algorithm), message, digest, intent_id)
         try:
             outcome = self._drive(
                 signing(
@@ -152,7 +159,7 @@ class Signer:
         purpose: str | None = None,
         grant: str | None = None,
         handle: str | KeyHandle | None = None,
-        algorithm: str,
+        algorithm: str | None = None,
         protocol: str = "",
         role: str = "",
         protocol_version: str = "",
@@ -169,7 +176,7 @@ class Signer:
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        many = requests.Many(algorithm_row(algorithm), messages, digests, intent_ids)
+        many = requests.Many(row_or_open(algorithm), messages, digests, intent_ids)
         outcomes = self._drive(
             signing(
                 self._book,

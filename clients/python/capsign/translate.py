@@ -273,7 +273,8 @@ def signature(
     item: signing_pb2.SignedItem, by: Sequence[Made], intent_id: bytes, algorithm: str
 ) -> Signature | None:
     """The item's first signature, with its further ones in `others`; None if none of them names its
-    key. `algorithm` is the one that was asked for, used if the key's own is not known here.
+    key. One leaf names them all. `algorithm` is the one that was asked for, used if the key's own
+    is not known here.
     """
     first: Signature | None = None
     signatures, leaf = item.signatures, item.leaf_index
@@ -283,7 +284,7 @@ def signature(
             return None
         name, made_under = by[one.key]
         others = () if first is None else first.signatures
-        first = Signature(one.value, name or algorithm, intent_id, leaf + place, made_under, others)
+        first = Signature(one.value, name or algorithm, intent_id, leaf, made_under, others)
     return first
 
 

@@ -59,6 +59,16 @@ def _read() -> Mapping[int, AlgorithmRow]:
 ALGORITHMS: Mapping[int, AlgorithmRow] = _read()
 """Rows by enum number."""
 
+OPEN = "open"
+"""What metrics call the algorithm of a call that leaves it open."""
+
+
+def metric_name(number: int) -> str:
+    """The name of an algorithm as the label of a metric."""
+    row = ALGORITHMS.get(number)
+    return OPEN if row is None else row.name
+
+
 BY_NAME: Mapping[str, AlgorithmRow] = MappingProxyType(
     {row.name: row for row in ALGORITHMS.values()}
 )

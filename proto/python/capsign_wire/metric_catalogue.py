@@ -25,7 +25,7 @@ from capsign_wire.adapter.v1 import (
     signing_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
-from capsign_wire.algorithms import BY_NAME
+from capsign_wire.algorithms import BY_NAME, OPEN
 from capsign_wire.failures import REASONS
 from capsign_wire.instruments import Instrument, Kind, Labels
 from capsign_wire.types.v1 import failures_pb2 as pb
@@ -125,7 +125,7 @@ _FAULTS = {
         {"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"}
     )
 }
-_ALGORITHMS = {"algorithm": frozenset(BY_NAME)}
+_ALGORITHMS = {"algorithm": frozenset({*BY_NAME, OPEN})}
 _REFUSED = {"reason": _names(pb.OUTCOME_REFUSED)}
 _UNKNOWN = {"reason": _names(pb.OUTCOME_UNKNOWN)}
 _CALLS = {

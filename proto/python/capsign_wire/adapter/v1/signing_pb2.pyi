@@ -29,21 +29,33 @@ class SignItem(_message.Message):
 
     INTENT_ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    SECOND_INPUT_FIELD_NUMBER: _builtins.int
+    MESSAGE_SHA256_FIELD_NUMBER: _builtins.int
     intent_id: _builtins.bytes
     """UUIDv7, 16 bytes; unique per workload."""
     input: _builtins.bytes
     """Message, digest or mu, as the algorithm's row says. May be empty only where the message itself
     goes upstream.
     """
+    second_input: _builtins.bytes
+    """The same message as the second key takes it, where the group names one. It belongs to what the
+    workload wants signed as `input` does; the adapter compares both as far as it can.
+    """
+    message_sha256: _builtins.bytes
+    """SHA-256 of the message: needed where the group leaves the algorithm open, otherwise empty. The
+    intent is bound to it, so that it is the same intent before and after the algorithm moved.
+    """
     def __init__(
         self,
         *,
         intent_id: _builtins.bytes = ...,
         input: _builtins.bytes = ...,
+        second_input: _builtins.bytes = ...,
+        message_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "intent_id", b"intent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "intent_id", b"intent_id", "message_sha256", b"message_sha256", "second_input", b"second_input"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -61,18 +73,26 @@ class SignGroup(_message.Message):
     EXPECTED_KID_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    OPEN_ALGORITHM_FIELD_NUMBER: _builtins.int
+    SECOND_KID_FIELD_NUMBER: _builtins.int
     handle_index: _builtins.int
     """Which of the batch's handles."""
     algorithm: _algorithms_pb2.Algorithm.ValueType
-    """The algorithm."""
+    """The algorithm; unspecified only with `open_algorithm`."""
     expected_kid: _builtins.str
-    """The kid the agent computed mu for; needed with ML-DSA-65, otherwise empty. KEY_SUPERSEDED if it is
-    not the current one.
+    """The kid the agent made the inputs for; needed with ML-DSA-65 and with `open_algorithm`,
+    otherwise empty. KEY_SUPERSEDED if it is not the current one.
     """
     caller: _builtins.str
     """Name of the agent's socket from which it came: a label for evidence, from the agent's
     configuration.
     """
+    open_algorithm: _builtins.bool
+    """The caller leaves the algorithm open: what the key's rollout says for this workload. A group
+    without an algorithm and without this is refused, so that none is lost on the way unseen.
+    """
+    second_kid: _builtins.str
+    """The kid the agent made `second_input` for, where two keys sign; otherwise empty."""
     @_builtins.property
     def context(self) -> _signing_pb2.ContextSuffix:
         """The context, within the handle's rule."""
@@ -90,10 +110,12 @@ class SignGroup(_message.Message):
         expected_kid: _builtins.str = ...,
         caller: _builtins.str = ...,
         items: _abc.Iterable[Global___SignItem] | None = ...,
+        open_algorithm: _builtins.bool = ...,
+        second_kid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "context", b"context", "expected_kid", b"expected_kid", "handle_index", b"handle_index", "items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "context", b"context", "expected_kid", b"expected_kid", "handle_index", b"handle_index", "items", b"items", "open_algorithm", b"open_algorithm", "second_kid", b"second_kid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,10 +295,13 @@ class GetPublicKeysRequest(_message.Message):
     HANDLE_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    OPEN_ALGORITHM_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """The handle."""
     algorithm: _algorithms_pb2.Algorithm.ValueType
-    """The algorithm."""
+    """The algorithm; unspecified only with `open_algorithm`."""
+    open_algorithm: _builtins.bool
+    """Asks for the keys that sign now where a call leaves the algorithm open, and for no others."""
     @_builtins.property
     def context(self) -> _signing_pb2.ContextSuffix:
         """The context."""
@@ -287,10 +312,11 @@ class GetPublicKeysRequest(_message.Message):
         handle: _builtins.bytes = ...,
         algorithm: _algorithms_pb2.Algorithm.ValueType = ...,
         context: _signing_pb2.ContextSuffix | None = ...,
+        open_algorithm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle", b"handle", "open_algorithm", b"open_algorithm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +330,7 @@ class GetPublicKeysResponse(_message.Message):
 
     KEYS_FIELD_NUMBER: _builtins.int
     REFRESH_HINT_S_FIELD_NUMBER: _builtins.int
+    SIGNING_KIDS_FIELD_NUMBER: _builtins.int
     refresh_hint_s: _builtins.int
     """Ask again after this long, seconds."""
     @_builtins.property
@@ -312,15 +339,20 @@ class GetPublicKeysResponse(_message.Message):
         A published version is among them before it signs; its state says so.
         """
 
+    @_builtins.property
+    def signing_kids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The kids of those that sign a call of this workload now, in the order of its signatures."""
+
     def __init__(
         self,
         *,
         keys: _abc.Iterable[_signing_pb2.PublicKey] | None = ...,
         refresh_hint_s: _builtins.int = ...,
+        signing_kids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "refresh_hint_s", b"refresh_hint_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "refresh_hint_s", b"refresh_hint_s", "signing_kids", b"signing_kids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

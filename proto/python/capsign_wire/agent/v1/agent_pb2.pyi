@@ -168,12 +168,18 @@ class SignGroup(_message.Message):
     ALGORITHM_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    OPEN_ALGORITHM_FIELD_NUMBER: _builtins.int
     handle_id: _builtins.str
     """The handle."""
     purpose: _builtins.str
     """The purpose the application believes in; refused if it is not the handle's. May be left out."""
     algorithm: _algorithms_pb2.Algorithm.ValueType
-    """The algorithm."""
+    """The algorithm; unspecified only with `open_algorithm`."""
+    open_algorithm: _builtins.bool
+    """The caller leaves the algorithm open: what the key's rollout says for this workload, as one
+    signature or, while two keys sign, two. Items are messages then, not digests. A group without
+    an algorithm and without this is refused.
+    """
     @_builtins.property
     def context(self) -> _signing_pb2.ContextSuffix:
         """The context, within the handle's rule."""
@@ -190,10 +196,11 @@ class SignGroup(_message.Message):
         algorithm: _algorithms_pb2.Algorithm.ValueType = ...,
         context: _signing_pb2.ContextSuffix | None = ...,
         items: _abc.Iterable[Global___SignItem] | None = ...,
+        open_algorithm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle_id", b"handle_id", "items", b"items", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle_id", b"handle_id", "items", b"items", "open_algorithm", b"open_algorithm", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,12 +217,15 @@ class SignRequest(_message.Message):
     ALGORITHM_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    OPEN_ALGORITHM_FIELD_NUMBER: _builtins.int
     handle_id: _builtins.str
     """As in SignGroup."""
     purpose: _builtins.str
     """As in SignGroup."""
     algorithm: _algorithms_pb2.Algorithm.ValueType
-    """The algorithm."""
+    """The algorithm; unspecified only with `open_algorithm`."""
+    open_algorithm: _builtins.bool
+    """As in SignGroup."""
     @_builtins.property
     def context(self) -> _signing_pb2.ContextSuffix:
         """The context."""
@@ -232,10 +242,11 @@ class SignRequest(_message.Message):
         algorithm: _algorithms_pb2.Algorithm.ValueType = ...,
         context: _signing_pb2.ContextSuffix | None = ...,
         item: Global___SignItem | None = ...,
+        open_algorithm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "item", b"item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle_id", b"handle_id", "item", b"item", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "context", b"context", "handle_id", b"handle_id", "item", b"item", "open_algorithm", b"open_algorithm", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
