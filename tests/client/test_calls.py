@@ -58,6 +58,17 @@ async def test_all_signatures_of_a_call_are_at_hand_the_first_one_first(signer, 
     assert resolved.signature.algorithm == "ES256", "the answer says it, where the caller does not"
 
 
+async def test_a_call_may_leave_its_algorithm_open(signer, agent):
+    signature = await signer.sign(b"message", purpose="jwt")
+    assert signature.algorithm in {"ES256", "Ed25519"}
+    assert (await signer.verify(b"message", signature, purpose="jwt")).kid == signature.kid
+    many = await signer.sign_many([b"one", b"two"], purpose="jwt")
+    assert {one.algorithm for one in many} == {signature.algorithm}
+    for more in ({"digest": bytes(32)}, {"message": bytes(65537)}):
+        with pytest.raises(capsign.Refused):
+            await signer.sign(**more, purpose="jwt")
+
+
 async def test_signs_and_verifies(signer):
     signature = await signer.sign(b"message", purpose="jwt", algorithm="ES256")
     key = await signer.verify(b"message", signature, purpose="jwt")

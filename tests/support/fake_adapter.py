@@ -128,6 +128,8 @@ class FakeAdapter:
         self.issued = 0
         self.renewed = 0
         self.signed = 0
+        self.open = [alg.ALGORITHM_ES256]
+        """What signs a call that leaves the algorithm open: one, or two."""
         self.watchers: list[Any] = []
         self.lock = threading.RLock()
         self.mint = biscuit_auth.KeyPair()
@@ -220,6 +222,20 @@ class FakeAdapter:
         with self.lock:
             return self.keys_by_context.setdefault((algorithm, context), [_new_key(algorithm)])
 
+    def told(self, algorithm: int, context: bytes) -> list[types.PublicKey]:
+        """The public keys of a context."""
+        versions = self.keys(algorithm, context)
+        return [
+            types.PublicKey(
+                kid=_kid(key),
+                algorithm=algorithm,
+                spki=_spki(key),
+                version=len(versions) - index,
+                state=self.newest_state if index == 0 else types.KEY_STATE_DEACTIVATED,
+            )
+            for index, key in enumerate(versions)
+        ]
+
     def handle(self, grant: Grant, key_hash: bytes = b"") -> capability_pb2.IssuedHandle:
         serial = os.urandom(16)
         self.serials.setdefault(grant.name, []).append(serial)
@@ -278,16 +294,16 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
     ) -> types.SignedGroup:
         signed = types.SignedGroup()
         suffix = group.context.SerializeToString(deterministic=True)
-        key = self.fake.keys(group.algorithm, suffix)[0]
-        signed.signed_by.append(
-            types.SignedBy(
+        numbers = self.fake.open if group.open_algorithm else [group.algorithm]
+        keys = [(number, self.fake.keys(number, suffix)[0]) for number in numbers]
+        for number, key in keys:
+            signed.signed_by.add(
                 kid=_kid(key),
-                algorithm=group.algorithm,
+                algorithm=number,
                 version=1,
                 custody=alg.CUSTODY_CLASS_ADAPTER_MEMORY,
                 policy_digest=bytes(32),
             )
-        )
         stolen = self.fake.bound.get(token, peer_key) not in {b"", peer_key}
         for item in group.items:
             if stolen:
@@ -295,29 +311,35 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
                     types.SignedItem(failure=FailureError(fail.REASON_HANDLE_STOLEN).to_item())
                 )
             else:
-                signed.items.append(self._item(group, item, key))
+                signed.items.append(self._item(group, item, keys))
         return signed
 
     def _item(
-        self, group: signing_pb2.SignGroup, item: signing_pb2.SignItem, key: Any
+        self,
+        group: signing_pb2.SignGroup,
+        item: signing_pb2.SignItem,
+        keys: list[tuple[int, Any]],
     ) -> types.SignedItem:
         fake = self.fake
         reason = fake.faults.refuse_item(group, item)
-        if group.algorithm == alg.ALGORITHM_ML_DSA_65 and group.expected_kid != _kid(key):
+        kids = [group.expected_kid, group.second_kid][: len(keys)]
+        for_a_key = group.open_algorithm or group.algorithm == alg.ALGORITHM_ML_DSA_65
+        if for_a_key and kids != [_kid(key) for _, key in keys]:
             reason = fail.REASON_KEY_SUPERSEDED
         if reason:
             return types.SignedItem(failure=FailureError(reason).to_item())
         fingerprint = hashlib.sha256(
             bytes([group.algorithm])
             + group.context.SerializeToString(deterministic=True)
-            + item.input
+            + (item.message_sha256 if group.open_algorithm else item.input)
         )
         with fake.lock:
             stored = fake.ledger.get(item.intent_id)
             if stored is None:
-                signature = _sign(group.algorithm, key, item.input)
                 result = types.SignedItem(leaf_index=fake.signed)
-                result.signatures.add(value=signature)
+                inputs = (item.input, item.second_input)
+                for place, ((number, key), data) in enumerate(zip(keys, inputs, strict=False)):
+                    result.signatures.add(value=_sign(number, key, data), key=place)
                 fake.signed += 1
                 stored = fake.ledger[item.intent_id] = (fingerprint.digest(), result)
         if stored[1] is None:
@@ -346,19 +368,10 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         self, request: signing_pb2.GetPublicKeysRequest, context: Any
     ) -> signing_pb2.GetPublicKeysResponse:
         self.fake.faults.before_keys()
-        versions = self.fake.keys(
-            request.algorithm, request.context.SerializeToString(deterministic=True)
-        )
-        keys = [
-            types.PublicKey(
-                kid=_kid(key),
-                algorithm=request.algorithm,
-                spki=_spki(key),
-                version=len(versions) - index,
-                state=self.fake.newest_state if index == 0 else types.KEY_STATE_DEACTIVATED,
-            )
-            for index, key in enumerate(versions)
-        ]
+        suffix = request.context.SerializeToString(deterministic=True)
+        if request.open_algorithm:
+            return self._open_keys(suffix)
+        keys = self.fake.told(request.algorithm, suffix)
         return signing_pb2.GetPublicKeysResponse(keys=keys, refresh_hint_s=60)
 
     def GetJwks(
@@ -367,6 +380,12 @@ class _Signing(signing_pb2_grpc.SigningServiceServicer):
         self.fake.faults.before_keys()
         return signing_pb2.GetJwksResponse(
             key_set=b'{"keys":[]}', etag='"of none"', max_age_s=60, sequence=1
+        )
+
+    def _open_keys(self, suffix: bytes) -> signing_pb2.GetPublicKeysResponse:
+        keys = [self.fake.told(number, suffix)[0] for number in self.fake.open]
+        return signing_pb2.GetPublicKeysResponse(
+            keys=keys, refresh_hint_s=60, signing_kids=[key.kid for key in keys]
         )
 
     def VerifyTag(

@@ -319,7 +319,8 @@ class FakeAgent(rpc.SigningServiceServicer):
                 raise FailureError(
                     reasons.REASON_PURPOSE_NOT_ALLOWED, "The handle has another purpose."
                 )
-            if group.algorithm not in algorithms:
+            algorithm = algorithms[0] if group.open_algorithm else group.algorithm
+            if algorithm not in algorithms:
                 raise FailureError(
                     reasons.REASON_ALGORITHM_NOT_ALLOWED, "The handle does not list it."
                 )
@@ -327,10 +328,10 @@ class FakeAgent(rpc.SigningServiceServicer):
             for _ in group.items:
                 result.items.add(failure=error.to_item())
             return result
-        result.signed_by.append(self._signed_by(group.algorithm))
+        result.signed_by.append(self._signed_by(algorithm))
         for item in group.items:
             try:
-                signature, index, signed_by = self._sign_once(group.algorithm, item)
+                signature, index, signed_by = self._sign_once(algorithm, item)
                 if signed_by not in result.signed_by:
                     result.signed_by.append(signed_by)
                 signed = result.items.add(leaf_index=index).signatures
