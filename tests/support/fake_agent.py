@@ -159,6 +159,7 @@ class FakeAgent(rpc.SigningServiceServicer):
             handle_id=request.handle_id,
             purpose=request.purpose,
             algorithm=request.algorithm,
+            open_algorithm=request.open_algorithm,
             items=[request.item],
         )
         if request.HasField("context"):
