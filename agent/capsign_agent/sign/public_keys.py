@@ -39,20 +39,14 @@ class Known:
         self.expires = now + min(LONGEST_KEEP_S, max(1.0, float(response.refresh_hint_s)))
         self._inputs: tuple[KeyInput, KeyInput | None] | None = None
 
-<<<<<<< HEAD
     @property
     def is_kept(self) -> bool:
         """Always: so many contexts are within the agent's memory."""
         return True
 
-    def mu(self) -> tuple[str, Callable[[bytes], bytes]]:
-        """The id of the key that signs now, and its mu function. Raises FailureError KEY_NOT_ACTIVE
-        or INTERNAL.
-=======
     def inputs(self) -> tuple[KeyInput, KeyInput | None]:
         """How the key that signs now takes a message; and a second one, if two sign and it takes
         another input. Raises FailureError KEY_NOT_ACTIVE or INTERNAL.
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
         """
         if self._inputs is None:
             first, *rest = self._signing()
@@ -81,7 +75,8 @@ class Known:
 
 def _differ(first: types_pb2.PublicKey, second: types_pb2.PublicKey) -> bool:
     """Whether two keys take different inputs of one message; mu depends on the public key."""
-    upstream = [ALGORITHMS[key.algorithm].upstream for key in (first, second)]
+    rows = [ALGORITHMS.get(key.algorithm) for key in (first, second)]
+    upstream = [row.upstream if row is not None else None for row in rows]
     return upstream[0] != upstream[1] or upstream[0] == algorithms_pb2.UPSTREAM_MU
 
 

@@ -34,13 +34,8 @@ from capsign.call import (
 from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
-<<<<<<< HEAD
-from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
-=======
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
-from capsign.results import KeyHandle, PublicKey, Resolution, Signature
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
+from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent

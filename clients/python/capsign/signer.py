@@ -31,13 +31,8 @@ from capsign.channel import CONNECT_SLICE
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
 from capsign.handles import HandleCache
-<<<<<<< HEAD
-from capsign.inputs import Buffer, IntentId, algorithm_row, item, selector_of
-from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
-=======
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
-from capsign.results import KeyHandle, PublicKey, Resolution, Signature
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
+from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
 from capsign.translate import key_handle, key_set, public_key

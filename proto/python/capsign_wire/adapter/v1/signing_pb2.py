@@ -28,11 +28,7 @@ from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_f
 from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_signing__pb2
 
 
-<<<<<<< HEAD
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"@\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\"\x8a\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x9e\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\x9b\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x36\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02@\x01\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"b\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\"]\n\x0eGetJwksRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"h\n\x0fGetJwksResponse\x12\x1a\n\x07key_set\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x11\n\tmax_age_s\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\xd9\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12R\n\x07GetJwks\x12\".capsign.adapter.v1.GetJwksRequest\x1a#.capsign.adapter.v1.GetJwksResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
-=======
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"\x84\x01\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1e\n\x0csecond_input\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\"\n\x0emessage_sha256\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\xb8\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\x12\x16\n\x0eopen_algorithm\x18\x07 \x01(\x08\x12\x1c\n\nsecond_kid\x18\x08 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x9e\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\xab\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x16\n\x0eopen_algorithm\x18\x04 \x01(\x08\"\x84\x01\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\x12 \n\x0csigning_kids\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x02(\x03\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\x85\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"\x84\x01\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1e\n\x0csecond_input\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\"\n\x0emessage_sha256\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\xb8\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\x12\x16\n\x0eopen_algorithm\x18\x07 \x01(\x08\x12\x1c\n\nsecond_kid\x18\x08 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x9e\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\xab\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x16\n\x0eopen_algorithm\x18\x04 \x01(\x08\"\x84\x01\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\x12 \n\x0csigning_kids\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x02(\x03\"]\n\x0eGetJwksRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"h\n\x0fGetJwksResponse\x12\x1a\n\x07key_set\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x11\n\tmax_age_s\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\xd9\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12R\n\x07GetJwks\x12\".capsign.adapter.v1.GetJwksRequest\x1a#.capsign.adapter.v1.GetJwksResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,53 +71,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPUBLICKEYSREQUEST'].fields_by_name['handle']._serialized_options = b'\212\265\030\005\010\001\020\200 '
   _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['keys']._loaded_options = None
   _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['keys']._serialized_options = b'\212\265\030\002 @'
-<<<<<<< HEAD
+  _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['signing_kids']._loaded_options = None
+  _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['signing_kids']._serialized_options = b'\212\265\030\006\020@ \002(\003'
   _globals['_GETJWKSREQUEST'].fields_by_name['handle']._loaded_options = None
   _globals['_GETJWKSREQUEST'].fields_by_name['handle']._serialized_options = b'\212\265\030\005\010\001\020\200 '
   _globals['_GETJWKSRESPONSE'].fields_by_name['key_set']._loaded_options = None
   _globals['_GETJWKSRESPONSE'].fields_by_name['key_set']._serialized_options = b'\212\265\030\005\020\200\200\200\001'
   _globals['_GETJWKSRESPONSE'].fields_by_name['etag']._loaded_options = None
   _globals['_GETJWKSRESPONSE'].fields_by_name['etag']._serialized_options = b'\212\265\030\002\020@'
-=======
-  _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['signing_kids']._loaded_options = None
-  _globals['_GETPUBLICKEYSRESPONSE'].fields_by_name['signing_kids']._serialized_options = b'\212\265\030\006\020@ \002(\003'
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
   _globals['_VERIFYTAGREQUEST'].fields_by_name['handle']._loaded_options = None
   _globals['_VERIFYTAGREQUEST'].fields_by_name['handle']._serialized_options = b'\212\265\030\005\010\001\020\200 '
   _globals['_VERIFYTAGREQUEST'].fields_by_name['message']._loaded_options = None
   _globals['_VERIFYTAGREQUEST'].fields_by_name['message']._serialized_options = b'\212\265\030\004\020\200\200\004'
   _globals['_VERIFYTAGREQUEST'].fields_by_name['tag']._loaded_options = None
   _globals['_VERIFYTAGREQUEST'].fields_by_name['tag']._serialized_options = b'\212\265\030\004\010\001\020@'
-<<<<<<< HEAD
-  _globals['_SIGNITEM']._serialized_start=187
-  _globals['_SIGNITEM']._serialized_end=251
-  _globals['_SIGNGROUP']._serialized_start=254
-  _globals['_SIGNGROUP']._serialized_end=520
-  _globals['_SIGNREQUEST']._serialized_start=523
-  _globals['_SIGNREQUEST']._serialized_end=715
-  _globals['_SIGNRESPONSE']._serialized_start=718
-  _globals['_SIGNRESPONSE']._serialized_end=876
-  _globals['_RESOLVEINTENTREQUEST']._serialized_start=878
-  _globals['_RESOLVEINTENTREQUEST']._serialized_end=956
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=959
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=1133
-  _globals['_NEVER']._serialized_start=1135
-  _globals['_NEVER']._serialized_end=1142
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1145
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1300
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1302
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1400
-  _globals['_GETJWKSREQUEST']._serialized_start=1402
-  _globals['_GETJWKSREQUEST']._serialized_end=1495
-  _globals['_GETJWKSRESPONSE']._serialized_start=1497
-  _globals['_GETJWKSRESPONSE']._serialized_end=1601
-  _globals['_VERIFYTAGREQUEST']._serialized_start=1604
-  _globals['_VERIFYTAGREQUEST']._serialized_end=1749
-  _globals['_VERIFYTAGRESPONSE']._serialized_start=1751
-  _globals['_VERIFYTAGRESPONSE']._serialized_end=1812
-  _globals['_SIGNINGSERVICE']._serialized_start=1815
-  _globals['_SIGNINGSERVICE']._serialized_end=2288
-=======
   _globals['_SIGNITEM']._serialized_start=188
   _globals['_SIGNITEM']._serialized_end=320
   _globals['_SIGNGROUP']._serialized_start=323
@@ -140,11 +103,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1431
   _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1434
   _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1566
-  _globals['_VERIFYTAGREQUEST']._serialized_start=1569
-  _globals['_VERIFYTAGREQUEST']._serialized_end=1714
-  _globals['_VERIFYTAGRESPONSE']._serialized_start=1716
-  _globals['_VERIFYTAGRESPONSE']._serialized_end=1777
-  _globals['_SIGNINGSERVICE']._serialized_start=1780
-  _globals['_SIGNINGSERVICE']._serialized_end=2169
->>>>>>> 6bdcde4 (Signing: a call may leave its algorithm open, and carries an input for each of two keys)
+  _globals['_GETJWKSREQUEST']._serialized_start=1568
+  _globals['_GETJWKSREQUEST']._serialized_end=1661
+  _globals['_GETJWKSRESPONSE']._serialized_start=1663
+  _globals['_GETJWKSRESPONSE']._serialized_end=1767
+  _globals['_VERIFYTAGREQUEST']._serialized_start=1770
+  _globals['_VERIFYTAGREQUEST']._serialized_end=1915
+  _globals['_VERIFYTAGRESPONSE']._serialized_start=1917
+  _globals['_VERIFYTAGRESPONSE']._serialized_end=1978
+  _globals['_SIGNINGSERVICE']._serialized_start=1981
+  _globals['_SIGNINGSERVICE']._serialized_end=2454
 # @@protoc_insertion_point(module_scope)
