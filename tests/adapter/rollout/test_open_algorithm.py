@@ -41,7 +41,7 @@ class Caller:
 
     def asked(self) -> list[signing_pb2.PublicKey]:
         """The keys that sign now, where the algorithm is open."""
-        found, kids = self.rig.keys.with_signing(self.who, self.handle, 0, ISSUER)
+        found, kids, *_ = self.rig.keys.with_signing(self.who, self.handle, 0, ISSUER)
         assert [key.kid for key, _ in found] == kids
         return [key for key, _ in found]
 
@@ -204,7 +204,7 @@ def test_two_versions_sign_mu_of_their_own(rollouts):
     rollouts.start()
     rollouts.until(S.DUAL_SIGN)
     rig = rollouts.rig
-    found, kids = rig.keys.with_signing(peer(), rig.handle(), ML_DSA, ISSUER)
+    found, kids, *_ = rig.keys.with_signing(peer(), rig.handle(), ML_DSA, ISSUER)
     told = pb.GetPublicKeysResponse(keys=[key for key, _ in found], signing_kids=kids)
     first, second = Known(told, 0.0).inputs()
     caller = Caller(rig)
