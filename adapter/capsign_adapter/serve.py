@@ -13,7 +13,7 @@ from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
 from capsign_adapter.assembly import periodic
-from capsign_adapter.assembly.drift import DriftWatch
+from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
@@ -75,13 +75,20 @@ class Replica:
 
         self.state = State(config, token, store, known=in_force)
         self.path = SigningPath(config, self.state, metrics)
+        self.drift = DriftWatch(config, self.state, self.path.uses, metrics)
         self.identities = Identities(
             config, token, store, self.state.snapshots, metrics, trial=trial
         )
         self.listeners = Listeners(
-            config, self.state, self.path, self.identities, limits, telemetry
+            config,
+            self.state,
+            self.path,
+            self.identities,
+            limits,
+            telemetry,
+            self.drift.watch,
         )
-        self.drift = DriftWatch(config, self.state, self.listeners, self.path.uses, metrics)
+        self.drift.look_at(lambda: listening(config, self.listeners))
         replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
         replica_health.add_instant(
             {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}

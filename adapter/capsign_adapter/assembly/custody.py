@@ -57,7 +57,12 @@ class Custody:
     def register(self, registrar: Any, propose: Propose) -> None:
         """Add the service to a server; `propose` is where acts of two people go."""
         servicer = KeyServicer(
-            self._standing, self.acts, self._state.keyring, propose, self._state.key_sets
+            self._standing,
+            self.acts,
+            self._state.keyring,
+            propose,
+            self._state.key_sets,
+            self._state.store.key_uses,
         )
         keys_pb2_grpc.add_KeyServiceServicer_to_server(servicer, registrar)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from capsign_evidence.drift_leaf import DriftKind
@@ -37,7 +38,6 @@ class DriftWatch:
         self,
         config: Config,
         state: State,
-        listeners: Listeners,
         uses: KeyUseCounter,
         metrics: Metrics,
     ) -> None:
@@ -57,7 +57,6 @@ class DriftWatch:
             config,
             state.snapshots.policy,
             state.store,
-            lambda: listening(config, listeners),
         )
         outside = Outside(now_ms, partial(time.sleep, MAKING_S), told)
         self.watch = Watch(
@@ -69,6 +68,10 @@ class DriftWatch:
 
     def _count(self, kind: DriftKind) -> float:
         return sum(row.difference.kind is kind for row in self.watch.state.rows)
+
+    def look_at(self, listeners: Callable[[], list[Listener]]) -> None:
+        """Which listeners there are."""
+        self._own.listeners = listeners
 
     def reload_with(self, reload: Reload) -> None:
         """How the configuration file is read again."""

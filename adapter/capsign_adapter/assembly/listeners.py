@@ -12,6 +12,7 @@ from capsign_wire.adapter.v1 import (
     approvals_pb2_grpc,
     capability_pb2_grpc,
     evidence_pb2_grpc,
+    inventory_pb2_grpc,
     revocations_pb2_grpc,
     signing_pb2_grpc,
 )
@@ -28,6 +29,7 @@ from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.drift.watch import Watch
 from capsign_adapter.front.admin_server import AdminServer
 from capsign_adapter.front.admin_servicer import AdminServicer
 from capsign_adapter.front.approval_servicer import ApprovalServicer
@@ -39,6 +41,7 @@ from capsign_adapter.front.charging import ChargingRegistrar
 from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
+from capsign_adapter.front.inventory_servicer import InventoryServicer
 from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.public_routes import Routes
 from capsign_adapter.front.public_server import PublicServer
@@ -65,6 +68,7 @@ class Listeners:
         identities: Identities,
         limits: Connections,
         telemetry: tuple[Metrics, Tracer],
+        watch: Watch,
     ) -> None:
         """Raises SettingsError that names the key of an address that cannot be listened on."""
         self._config, policy = config, state.snapshots.policy
@@ -90,6 +94,7 @@ class Listeners:
             state.epochs,
             self.approvals,
         )
+        self._inventory = InventoryServicer(state.store, state.snapshots, state.keyring, watch)
         self._revocations = RevocationServicer(state.store, state.snapshots, self.approvals)
         self.workloads = grpc.server(
             Threads(listen.streams, "call"),
@@ -177,6 +182,7 @@ class Listeners:
         self.custody.register(registrar, self.approvals.propose)
         self.policies.register(registrar)
         revocations_pb2_grpc.add_RevocationServiceServicer_to_server(self._revocations, registrar)
+        inventory_pb2_grpc.add_InventoryServiceServicer_to_server(self._inventory, registrar)
         self.rollouts.register(registrar)
 
     def _registrar(self) -> Any:

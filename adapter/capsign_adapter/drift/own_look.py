@@ -42,15 +42,14 @@ class OwnLook:
         config: Config,
         policy: Callable[[], Policy],
         store: Authorities,
-        listeners: Callable[[], list[Listener]],
     ) -> None:
-        """`listeners` are those that are served now."""
         self._config = config
         self._running = settings_of(config)
         self._policy = policy
         self._store = store
-        self._listeners = listeners
         self._tls: dict[str, TlsView] = {}
+        self.listeners: Callable[[], list[Listener]] = list
+        """Those that are served now."""
         self.reload: Reload | None = None
         """How the configuration file is read again; None: there is none."""
 
@@ -67,7 +66,7 @@ class OwnLook:
             return ""
 
     def _of_tls(self) -> Iterator[Difference]:
-        for listener in self._listeners():
+        for listener in self.listeners():
             seen = tls_look.look(listener)
             if seen is not None:  # else what was seen before holds: no answer is not absence
                 self._tls[listener.name] = seen

@@ -86,6 +86,8 @@ class Watch:
         """What the last look saw of the token; None: nothing yet."""
         self.state = DriftState(0, (), ())
         """What the store knew after the last look."""
+        self.token_seen = False
+        """Whether the token answered at the last look."""
         self.looked_ms = 0
         """When that was, milliseconds since 1970; 0: never."""
 
@@ -157,7 +159,9 @@ class Watch:
             )
         except TokenError as error:
             logs.warning("drift.token_unseen", reason=failure_of(error).row.name)
+            self.token_seen = False
             return None
+        self.token_seen = True
         return self.token_view
 
     def _tell(self, fresh: Iterable[Difference], gone: Iterable[DriftRow]) -> None:

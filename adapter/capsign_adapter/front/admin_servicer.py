@@ -17,7 +17,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.front.key_messages import version_of
+from capsign_adapter.front.key_messages import figures_of, version_of
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.lifecycle import RolloutPace
 from capsign_adapter.sign.approvals import Approvals
@@ -26,6 +26,7 @@ from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
+from capsign_adapter.store.interfaces.drift import KeyUses
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
 from capsign_adapter.token.interface import Token
 
@@ -33,7 +34,7 @@ LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
 REVOKING = frozenset({Role.OPERATOR, Role.RESPONDER})
 
 
-class Administered(ControlState, KeyVersions, Database, Protocol):
+class Administered(ControlState, KeyVersions, KeyUses, Database, Protocol):
     """The parts of the store that this service reads and writes."""
 
 
@@ -60,12 +61,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         """Returns the keys with their versions, newest first."""
         snapshot = self._demand(peer, LOOKING)
+        figures = figures_of(self._store.key_uses(), snapshot.policy)
         return pb.ListKeysResponse(
             keys=[
                 pb.Key(
                     tenant=tenant,
                     name=key,
-                    versions=[version_of(row, self._keyring) for row in rows],
+                    versions=[version_of(row, self._keyring, figures) for row in rows],
                 )
                 for (tenant, key), rows in snapshot.known().items()
                 if request.tenant in {"", tenant}

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from capsign_adapter.decide.drift import lifetime_of
+from capsign_adapter.decide.policy import Policy
 from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.model.drift import KeyUse
 from capsign_adapter.model.key_versions import KeyVersionRow
 
 
-def version_of(row: KeyVersionRow, keyring: Keyring) -> pb.KeyVersion:
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """When versions signed last, by tenant, key and version, and for how long they may."""
+
+    uses: Mapping[tuple[str, str, int], KeyUse]
+    policy: Policy
+
+    def last_used_ms(self, row: KeyVersionRow) -> int:
+        """Milliseconds since 1970; 0: never seen to sign."""
+        use = self.uses.get((row.tenant, row.key, row.version))
+        return use.last_ms if use is not None else 0
+
+    def ends_ms(self, row: KeyVersionRow) -> int:
+        """The end of its cryptoperiod; 0: it was never activated."""
+        life = lifetime_of(self.policy.key(row.tenant, row.key))
+        return row.activated_ms + life.cryptoperiod_ms if row.activated_ms else 0
+
+
+def figures_of(uses: Iterable[KeyUse], policy: Policy) -> Figures:
+    """The figures of what the store has."""
+    return Figures({(use.tenant, use.key, use.version): use for use in uses}, policy)
+
+
+def version_of(
+    row: KeyVersionRow, keyring: Keyring, figures: Figures | None = None
+) -> pb.KeyVersion:
     """One version. Raises FailureError TOKEN_UNAVAILABLE."""
     numbers = [algorithms_pb2.Algorithm.ValueType(number) for number in row.algorithms]
     return pb.KeyVersion(
@@ -25,6 +56,8 @@ def version_of(row: KeyVersionRow, keyring: Keyring) -> pb.KeyVersion:
         since=time_of(row.since_ms),
         activation_epoch=row.activation_epoch,
         gone_at=time_of(row.gone_ms),
+        last_used_at=time_of(figures.last_used_ms(row)) if figures is not None else None,
+        cryptoperiod_ends_at=time_of(figures.ends_ms(row)) if figures is not None else None,
     )
 
 

@@ -18,8 +18,9 @@ from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.jwks import place_of
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.front.key_messages import time_of, version_of
+from capsign_adapter.front.key_messages import figures_of, time_of, version_of
 from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.model.drift import KeyUse
 from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.sign.key_sets import KeySets
 
@@ -55,8 +56,12 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         keyring: Keyring,
         propose: Propose,
         sets: KeySets,
+        uses: Callable[[], list[KeyUse]],
     ) -> None:
-        """`propose` makes the proposal of an act that takes two people."""
+        """`propose` makes the proposal of an act that takes two people; `uses` are those of all
+        versions.
+        """
+        self._uses = uses
         self._standing = standing
         self._propose = propose
         self._acts = acts
@@ -73,12 +78,13 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         if known is None and not rows:
             detail = f"Neither the policy in force nor the store has a key {tenant}/{name}."
             raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="key")
+        figures = figures_of(self._uses(), policy)
         grants = [each for each in policy.grants if (each.tenant, each.key) == (tenant, name)]
         return pb.GetKeyResponse(
             key=admin_pb2.Key(
                 tenant=tenant,
                 name=name,
-                versions=[version_of(row, self._keyring) for row in rows[:256]],
+                versions=[version_of(row, self._keyring, figures) for row in rows[:256]],
             ),
             in_policy=known is not None,
             policy_algorithms=[

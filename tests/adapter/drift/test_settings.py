@@ -42,7 +42,7 @@ class NoAuthorities:
 
 
 def look(config: Config = CONFIG, policy: Policy = RULES, reload=None):
-    own = OwnLook(config, lambda: policy, NoAuthorities(), list)
+    own = OwnLook(config, lambda: policy, NoAuthorities())
     own.reload = reload
     return [(one.kind, one.subject, one.aspect, one.found) for one in own().differences]
 

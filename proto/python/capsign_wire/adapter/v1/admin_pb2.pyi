@@ -83,6 +83,8 @@ class KeyVersion(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     ACTIVATION_EPOCH_FIELD_NUMBER: _builtins.int
     GONE_AT_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    CRYPTOPERIOD_ENDS_AT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Counted from 1, never reused."""
     state: _signing_pb2.KeyState.ValueType
@@ -121,6 +123,14 @@ class KeyVersion(_message.Message):
     def gone_at(self) -> _timestamp_pb2.Timestamp:
         """When a destroyed one was shown to be gone from the token; absent: not yet."""
 
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last seen to sign, within half a minute; absent: never."""
+
+    @_builtins.property
+    def cryptoperiod_ends_at(self) -> _timestamp_pb2.Timestamp:
+        """When its cryptoperiod ends, by the policy in force; absent: it was never activated."""
+
     def __init__(
         self,
         *,
@@ -135,10 +145,12 @@ class KeyVersion(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         activation_epoch: _builtins.int = ...,
         gone_at: _timestamp_pb2.Timestamp | None = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        cryptoperiod_ends_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "created_at", b"created_at", "gone_at", b"gone_at", "published_at", b"published_at", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "created_at", b"created_at", "cryptoperiod_ends_at", b"cryptoperiod_ends_at", "gone_at", b"gone_at", "last_used_at", b"last_used_at", "published_at", b"published_at", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "activation_epoch", b"activation_epoch", "algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "custody", b"custody", "gone_at", b"gone_at", "published_at", b"published_at", "since", b"since", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "activation_epoch", b"activation_epoch", "algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "cryptoperiod_ends_at", b"cryptoperiod_ends_at", "custody", b"custody", "gone_at", b"gone_at", "last_used_at", b"last_used_at", "published_at", b"published_at", "since", b"since", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

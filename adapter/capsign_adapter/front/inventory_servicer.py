@@ -1,0 +1,92 @@
+"""InventoryService: what there is to sign with, and what differs from what is expected."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from capsign_wire.adapter.v1 import inventory_pb2 as pb
+from capsign_wire.adapter.v1 import inventory_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2
+
+from capsign_adapter.decide.inventory import Known, inventory
+from capsign_adapter.decide.peer import Peer
+from capsign_adapter.decide.policy import Role
+from capsign_adapter.drift.watch import Watch
+from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.inventory_messages import difference_of, page, replica_of, things_of
+from capsign_adapter.front.key_messages import figures_of, time_of
+from capsign_adapter.keys.keyring import Keyring
+from capsign_adapter.model.drift import TokenContents
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.store.interfaces.drift import Drift, KeyUses
+
+LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
+
+FRESH_MS = 2_000
+"""A look that is not older need not be taken again, milliseconds."""
+
+
+class Shown(Drift, KeyUses, Protocol):
+    """The parts of the store that this service reads."""
+
+
+class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
+    """For people."""
+
+    def __init__(self, store: Shown, snapshots: Snapshots, keyring: Keyring, watch: Watch) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._keyring = keyring
+        self._watch = watch
+
+    @guarded
+    def GetInventory(self, peer: Peer, request: pb.GetInventoryRequest) -> pb.GetInventoryResponse:
+        """Returns a page. What is in the token is what the last look saw."""
+        snapshot = self._demand(peer)
+        if self._watch.token_view is None:
+            self._watch.look()
+        view, now = self._watch.token_view, now_ms()
+        uses = self._store.key_uses()
+        known = Known(
+            snapshot.known(),
+            uses,
+            _by_label(view.contents) if view is not None else (),
+            view.accounted.known if view is not None else frozenset(),
+        )
+        found = inventory(snapshot.policy, known, now)
+        things = list(things_of(found, self._keyring, figures_of(uses, snapshot.policy)))
+        answer = page(things, request.offset)
+        answer.epoch = snapshot.epoch
+        answer.at.FromMilliseconds(now)
+        return answer
+
+    @guarded
+    def ListDrift(self, peer: Peer, request: pb.ListDriftRequest) -> pb.ListDriftResponse:
+        """Returns what the store has, after a look of this replica if one is asked for."""
+        self._demand(peer)
+        watch = self._watch
+        if request.look and now_ms() - watch.looked_ms > FRESH_MS:
+            watch.look()
+        state, now = self._store.drift(), now_ms()
+        return pb.ListDriftResponse(
+            differences=[difference_of(row) for row in state.rows[:1024]],
+            looked_at=time_of(watch.looked_ms),
+            replicas=[replica_of(one) for one in state.reports if one.is_live(now)],
+            token_seen=watch.token_seen,
+        )
+
+    def _demand(self, peer: Peer) -> Snapshot:
+        snapshot = self._snapshots.refresh()
+        if not snapshot.policy.roles_of(peer.spiffe_id) & LOOKING:
+            names = ", ".join(sorted(role.value for role in LOOKING))
+            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        return snapshot
+
+
+def _by_label(contents: TokenContents) -> list[tuple[str, tuple[str, ...]]]:
+    found: dict[str, list[str]] = {}
+    for one in contents.objects:
+        found.setdefault(one.label, []).append(one.kind)
+    return [(label, tuple(sorted(kinds))) for label, kinds in sorted(found.items())]
