@@ -57,6 +57,16 @@ COMMANDS = {
         "approvals",
         "Acts that need two people: list, show, approve, reject, call-off.",
     ),
+    "inventory": (
+        "capsign_cli.inventory",
+        "inventory",
+        "Everything that there is to sign with; --html writes a page.",
+    ),
+    "drift": (
+        "capsign_cli.drift",
+        "drift",
+        "What differs from what is expected; exit code 1 if anything does.",
+    ),
     "log": ("capsign_cli.log", "log", "The evidence log: verify."),
     "inject": (
         "capsign_cli.inject",

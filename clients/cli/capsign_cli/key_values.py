@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from capsign_cli import ages
 
 if TYPE_CHECKING:
     from capsign_wire.adapter.v1 import admin_pb2, keys_pb2
@@ -17,6 +20,8 @@ VERSION_COLUMNS = (
     "published_at",
     "activated_at",
     "since",
+    "last_used_at",
+    "cryptoperiod_used",
     "check_value",
 )
 
@@ -29,30 +34,39 @@ def state(number: int) -> str:
     return name.removeprefix("KEY_STATE_").lower().replace("_", "-")
 
 
-def when(time: Timestamp) -> str:
+def when(at: Timestamp) -> str:
     """A time; empty for one that is not set."""
-    if not time.seconds:
+    if not at.seconds:
         return ""
-    return time.ToDatetime().isoformat(timespec="seconds") + "Z"
+    return at.ToDatetime().isoformat(timespec="seconds") + "Z"
 
 
-def of_version(version: admin_pb2.KeyVersion) -> dict[str, Any]:
-    """One version."""
+def of_version(version: admin_pb2.KeyVersion, now: float | None = None) -> dict[str, Any]:
+    """One version. `now`: seconds since 1970, for the share of its cryptoperiod that is over."""
     from capsign_wire.algorithms import CUSTODY_NAMES
 
     return {
         "version": version.version,
         "state": state(version.state),
         "custody": CUSTODY_NAMES.get(version.custody, ""),
-        "algorithms": _names(version.algorithms),
+        "algorithms": names_of(version.algorithms),
         "created_at": when(version.created_at),
         "published_at": when(version.published_at),
         "activated_at": when(version.activated_at),
         "since": when(version.since),
         "activation_epoch": version.activation_epoch,
         "gone_at": when(version.gone_at),
+        "last_used_at": when(version.last_used_at),
+        "cryptoperiod_ends_at": when(version.cryptoperiod_ends_at),
+        "cryptoperiod_used": _used(version, time.time() if now is None else now),
         "check_value": version.check_value.hex(),
     }
+
+
+def _used(version: admin_pb2.KeyVersion, now: float) -> str:
+    begin, end = version.activated_at.seconds, version.cryptoperiod_ends_at.seconds
+    used = ages.share(begin, end, now)
+    return "" if used is None else f"{used} %"
 
 
 def of_key(key: keys_pb2.GetKeyResponse) -> dict[str, Any]:
@@ -61,7 +75,7 @@ def of_key(key: keys_pb2.GetKeyResponse) -> dict[str, Any]:
         "tenant": key.key.tenant,
         "key": key.key.name,
         "in_policy": key.in_policy,
-        "next_version_has": _names(key.policy_algorithms),
+        "next_version_has": names_of(key.policy_algorithms),
         "grants": list(key.grants),
         "workloads": key.workloads,
         "to_be_destroyed": [
@@ -73,7 +87,8 @@ def of_key(key: keys_pb2.GetKeyResponse) -> dict[str, Any]:
     }
 
 
-def _names(numbers: Any) -> list[str]:
+def names_of(numbers: Any) -> list[str]:
+    """Algorithms by name; those that are not known are left out."""
     from capsign_wire.algorithms import ALGORITHMS
 
     return [ALGORITHMS[number].name for number in numbers if number in ALGORITHMS]

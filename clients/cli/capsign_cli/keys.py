@@ -56,6 +56,8 @@ def list_keys(tenant: str, **options: Any) -> None:
         "custody",
         "algorithms",
         "created_at",
+        "last_used_at",
+        "cryptoperiod_used",
         "check_value",
     )
     none = (
