@@ -20,6 +20,7 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.capacity import connections, demand_memory, raise_descriptors
+from capsign_adapter.front.public_server import CONNECTIONS
 from capsign_adapter.identities import Identities
 from capsign_adapter.keys.provision import assert_inventory, unaccounted
 from capsign_adapter.shutdown import SPARE_SECONDS, ShutdownSignal, force_exit_after
@@ -64,7 +65,9 @@ class Replica:
         metrics, _ = telemetry
         self.config = config
         memory = memory_limit() if memory is None else memory
-        demand_memory(memory, config.listen.streams, config.listen.message_bytes)
+        listen = config.listen
+        public = CONNECTIONS if listen.public_address else 0
+        demand_memory(memory, listen.streams, listen.message_bytes, public)
         limits = connections(raise_descriptors(), config.listen.streams)
         in_force = policy_in_force.read(store, InForce(0, policy))
         _reconcile(token, store, in_force.policy, metrics)

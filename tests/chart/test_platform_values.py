@@ -278,3 +278,36 @@ def test_pods_on_their_nodes_network_are_taken_by_the_adapter_too(tmp_path: Path
         assert identity is not None
         assert identity.kubernetes is not None
         assert identity.kubernetes.host_network_pods is allowed
+
+
+def test_public_keys_are_off_unless_they_are_asked_for() -> None:
+    assert "7447" not in yaml.dump(chart.objects({}))
+
+
+@pytest.mark.parametrize("peers", [[], [{"ipBlock": {"cidr": "203.0.113.0/24"}}]])
+def test_public_keys_have_a_service_of_their_own_and_nothing_else_is_at_it(
+    peers: list[Any], tmp_path: Path
+) -> None:
+    public = {"enabled": True, "port": 8443, "service": {"type": "LoadBalancer"}}
+    values = {"adapter": {"publicKeys": public}, "networkPolicy": {"publicKeysFrom": peers}}
+    rendered = chart.objects(values)
+    service = chart.one(rendered, "Service", "capsign-adapter-public")["spec"]
+    assert (service["type"], len(service["ports"])) == ("LoadBalancer", 1)
+    assert service["ports"][0]["port"] == 8443
+    pod = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"]
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports[service["ports"][0]["targetPort"]] == 7447
+    assert all(
+        port["targetPort"] != "public"
+        for port in chart.one(rendered, "Service", "capsign-adapter")["spec"]["ports"]
+    )
+    file = tmp_path / "adapter.toml"
+    file.write_text(chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"])
+    config = adapter_config.load(file, {})
+    assert config.listen.public_address == "0.0.0.0:7447"
+    assert "capsign-adapter-public.capsign-system.svc" in config.tls.names
+    policy = chart.one(rendered, "NetworkPolicy", "capsign-adapter")["spec"]["ingress"]
+    (rule,) = [each for each in policy if {"port": "public", "protocol": "TCP"} in each["ports"]]
+    assert rule.get("from", []) == peers
+    for each in rendered:
+        kubernetes_validate.validate(each, "1.37", strict=True)

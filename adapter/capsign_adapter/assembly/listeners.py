@@ -115,6 +115,8 @@ class Listeners:
 
     def health(self, replica_health: ReplicaHealth, most: int) -> Health:
         """The listener for probes: it answers by what `replica_health` has seen."""
+        if self.public is not None:
+            replica_health.add_instant({"public": self.public.fault})
         return _bind(
             "listen.health_address",
             self._config.listen.health_address,
@@ -215,7 +217,8 @@ class Listeners:
 
     def _public_server(self) -> PublicServer:
         address = self._config.listen.public_address
-        return _bind(
+        answers = self._metrics.counter("capsign.public.answers")
+        server = _bind(
             "listen.public_address",
             address,
             lambda _: PublicServer(
@@ -223,8 +226,11 @@ class Listeners:
                 self._identities.pair,
                 Routes(self._state.key_sets, self._state.key_readers),
                 Buckets(monotonic_ms),
+                answers.add,
             ),
         )
+        self._metrics.gauge("capsign.public.connections", lambda: server.connections)
+        return server
 
     def _enrolment_server(self, most: int) -> EnrolmentServer:
         return _bind(

@@ -84,11 +84,18 @@ def raise_descriptors() -> int:
     return wanted
 
 
-def demand_memory(limit: int | None, max_calls: int, message_bytes: int) -> None:
-    """Raises SettingsError if `max_calls` requests of `message_bytes` each do not fit into the
-    memory limit, in bytes. None is no limit.
+PUBLIC_CONNECTION = 736 * 1024
+"""Bytes that a connection of the listener for verifiers may take: asyncio's TLS keeps 256 KiB of
+what comes in and as much of what goes out, OpenSSL twice 17 KiB; the rest is for an answer.
+"""
+
+
+def demand_memory(limit: int | None, max_calls: int, message_bytes: int, public: int = 0) -> None:
+    """Raises SettingsError if `max_calls` requests of `message_bytes` each, and as many connections
+    of the listener for verifiers as `public`, do not fit into the memory limit, in bytes. None is
+    no limit.
     """
-    taken = max_calls * bounds.taken_bytes(message_bytes)
+    taken = max_calls * bounds.taken_bytes(message_bytes) + public * PUBLIC_CONNECTION
     if limit is None or OWN_MEMORY + taken <= limit:
         return
     needed = -(-(OWN_MEMORY + taken) // MIB)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 from capsign_wire import logs
 from capsign_wire.addresses import Address
 from capsign_wire.failures import FailureError
@@ -58,11 +59,17 @@ class PublicServer:
     """Bound when it is made (RuntimeError if it cannot be), and serves from `start` to `stop`."""
 
     def __init__(
-        self, address: Address, pair: Callable[[], Pair], routes: Routes, rates: Buckets
+        self,
+        address: Address,
+        pair: Callable[[], Pair],
+        routes: Routes,
+        rates: Buckets,
+        observe: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`pair` gives the certificate and key that are served now. Raises OSError if they cannot
-        be served.
+        """`pair` gives the certificate and key that are served now; `observe` is told each answer
+        as `capsign.public.answers` names it. Raises OSError if they cannot be served.
         """
+        self._observe = observe
         self._pair, self._seen = pair, pair()
         self._context = server_context(self._seen)
         self._routes, self._rates = routes, rates
@@ -73,6 +80,18 @@ class PublicServer:
         self.port = int(self._socket.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="public", daemon=True)
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._live)
+
+    def fault(self) -> str:
+        """What is wrong, for health checks: that nobody listens any more; empty: nothing. Before
+        `start` nothing is.
+        """
+        ended = self._thread.ident is not None and not self._thread.is_alive()
+        return "public_listener_ended" if ended else ""
 
     def start(self) -> None:
         """Serve."""
@@ -126,6 +145,7 @@ class PublicServer:
         host = str(peer[0])
         if len(self._live) >= CONNECTIONS or self._of[host] >= OF_ONE_ADDRESS:
             accepted.close()
+            self._observe("closed")
             return
         self._of[host] += 1
         task = asyncio.create_task(self._connection(server, accepted))
@@ -165,6 +185,7 @@ class PublicServer:
             answer = await self._answer(request)
         except Exception as error:  # the edge: nobody hears of our insides
             answer = problem(failure_of(error))
+        self._observe(_kind(answer.status))
         # To a HEAD aiohttp sends the same without the body.
         response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         if request.can_read_body:
@@ -214,6 +235,17 @@ class PublicServer:
                 logs.error("public.certificate_failed", error)
 
 
+class _NoAccessLog(AbstractAccessLogger):
+    """Who asks for public keys is not written down."""
+
+    @property
+    def enabled(self) -> bool:
+        return False
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Nothing."""
+
+
 class _Connection(web.RequestHandler):
     """Tells when it is closed."""
 
@@ -225,7 +257,7 @@ class _Connection(web.RequestHandler):
         super().__init__(
             server,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type] # aiohttp takes None for "no log"
+            access_log_class=_NoAccessLog,
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=0.0,
             max_line_size=MAX_LINE,
@@ -251,6 +283,12 @@ class _Connection(web.RequestHandler):
         answer = web.Response(status=status, text="This is no HTTP/1.1 request that can be read.\n")
         answer.force_close()
         return answer
+
+
+def _kind(status: int) -> str:
+    """What an answer counts as."""
+    known = {200: "set", 304: "not_modified", 429: "limited"}
+    return known.get(status, "failed" if status >= 500 else "refused")
 
 
 def _listening(address: Address) -> socket.socket:

@@ -34,6 +34,12 @@
 {{- $ours := ternary $full (printf "%s-capsign" $full) (contains "capsign" $full) -}}
 {{- .Values.test.namespace | default (printf "%s-test" $ours) -}}
 {{- end -}}
+{{- define "capsign.publicKeys" -}}
+{{- include "capsign.adapter" . }}-public
+{{- end -}}
+{{- define "capsign.publicKeysHost" -}}
+{{- include "capsign.publicKeys" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
 {{- define "capsign.adapterHost" -}}
 {{- include "capsign.adapter" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}

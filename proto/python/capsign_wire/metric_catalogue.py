@@ -55,6 +55,12 @@ OUTCOME_NAMES: Mapping[int, str] = {
 NO_REASON = "NONE"
 """The reason label of a call that was done."""
 
+PUBLIC_ANSWERS = ("set", "not_modified", "refused", "limited", "failed", "closed")
+"""What the listener for verifiers answers: a key set; that it has not changed; that there is none,
+or that it was not asked well; that it is asked too often; that it cannot be made now; and nothing,
+to a connection above their bound.
+"""
+
 RPC_SYSTEM = "grpc"
 """The value of `rpc.system.name`."""
 
@@ -265,6 +271,20 @@ _ROWS = (
         Kind.GAUGE,
         "{proposal}",
         "Acts that one person did alone, and nobody else has acknowledged.",
+        {},
+    ),
+    Instrument(
+        "capsign.public.answers",
+        Kind.COUNTER,
+        "{answer}",
+        "Answers of the listener for verifiers, by what they are.",
+        {"answer": frozenset(PUBLIC_ANSWERS)},
+    ),
+    Instrument(
+        "capsign.public.connections",
+        Kind.GAUGE,
+        "{connection}",
+        "Connections that the listener for verifiers has open.",
         {},
     ),
     Instrument(

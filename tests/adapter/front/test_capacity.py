@@ -8,6 +8,7 @@ import resource
 
 import pytest
 from capsign_adapter.front import capacity
+from capsign_adapter.front.public_server import CONNECTIONS
 from capsign_wire.settings import SettingsError
 
 MIB = capacity.MIB
@@ -51,7 +52,11 @@ def test_as_many_descriptors_are_taken_as_can_be_used(monkeypatch, before, taken
 
 def test_requests_that_would_not_fit_are_said_at_the_start():
     capacity.demand_memory(512 * MIB, 512, 256 * 1024)  # the chart's
+    capacity.demand_memory(512 * MIB, 512, 256 * 1024, CONNECTIONS)  # with public keys
     capacity.demand_memory(None, 4096, 4 * MIB)
+    with pytest.raises(SettingsError, match="limited to 460 MiB"):
+        capacity.demand_memory(460 * MIB, 512, 256 * 1024, CONNECTIONS)
+    capacity.demand_memory(460 * MIB, 512, 256 * 1024)
     with pytest.raises(
         SettingsError, match=r"`listen.streams` is 512.* 800 MiB.* limited to 512 MiB"
     ) as caught:

@@ -186,6 +186,20 @@ def test_nothing_can_be_changed(verifier):
     assert verifier.ask(method="DELETE").headers["Allow"] == "GET, HEAD"
 
 
+def test_answers_are_counted_by_what_they_are(replica, verifier):
+    tag = verifier.ask().headers["ETag"]
+    verifier.ask(If_None_Match=tag)
+    verifier.ask("/")
+    verifier.ask(method="POST")
+    counted = replica.metrics.snapshot()["capsign.public.answers"]
+    assert {key: value for key, value in counted.items() if value} == {
+        ("set",): 1,
+        ("not_modified",): 1,
+        ("refused",): 2,
+    }
+    assert replica.replica.listeners.public.fault() == ""
+
+
 def test_one_address_has_so_many_connections_and_no_more(verifier):
     """Those that say nothing hold their places; the next one is closed without a word."""
     held = [socket.create_connection(("127.0.0.1", verifier.port)) for _ in range(OF_ONE_ADDRESS)]
