@@ -175,3 +175,36 @@ def test_every_stage_has_its_words(stage):
     found = seen(stage=stage, step=0)
     name = rollout_view.stage_of(found)
     assert rollout_view.WORDS[name] in drawn(found)
+
+
+def before_the_canary(**readiness) -> pb.Rollout:
+    """One reader of four has not fetched the new public keys."""
+    found = seen(stage=pb.ROLLOUT_STAGE_PROPAGATE, step=0, **readiness)
+    told = found.readiness
+    told.fetched, told.missing, told.anonymous_fetches = 3, 1, 12
+    reader = told.missing_readers.add(grant="orders-jwt", workload="spiffe://x/app", version=1)
+    reader.fetched_at.FromMilliseconds(1_790_000_000_000)
+    return found
+
+
+def test_who_has_not_fetched_the_new_public_keys_is_named():
+    found = before_the_canary()
+    count = "3 of 4 readers have the new public keys, 12 fetches by HTTPS"
+    who = "spiffe://x/app (orders-jwt) has version 1, of 2026-09-21T14:13:20Z"
+    assert rollout_view.line_of(found) == f"demo/orders · #3 · propagate · {count} · 5 min left"
+    assert rollout_view.verifiers_text(found) == f"{count}\nmissing: {who}"
+    assert count in drawn(found)
+    assert who in drawn(found)
+    values = rollout_view.values_of(found)["verifiers"]
+    assert (values["fetched"], values["missing"], values["fetches_by_https"]) == (3, 1, 12)
+    assert values["missing_readers"][0]["workload"] == "spiffe://x/app"
+    assert rollout_view.verifiers_text(seen()) == ""
+
+
+def test_a_canary_that_waits_for_verifiers_says_so():
+    found = before_the_canary(remaining_ms=0)
+    assert "waits for the others" not in rollout_view.readiness_text(found)
+    found.readiness.required = True
+    assert "the canary waits for the others" in rollout_view.readiness_text(found)
+    found.readiness.missing_readers[0].workload = ""
+    assert "whoever asks by HTTPS (orders-jwt)" in drawn(found)

@@ -304,6 +304,8 @@ def _tell(found: pb.Rollout, note: str = "") -> None:
             "new_side": rollout_view.side_text(found.new_side),
             "old_side": rollout_view.side_text(found.old_side),
         }
+        if verifiers := rollout_view.verifiers_text(found):
+            values["verifiers"] = verifiers
         if found.left_behind:
             values["grants_left_behind"] = list(found.left_behind)
     output.record(values | ({"note": note} if note else {}))

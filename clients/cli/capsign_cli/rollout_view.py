@@ -111,6 +111,26 @@ def verifiers_of(rollout: pb.Rollout) -> dict[str, Any]:
     }
 
 
+def verifiers_text(rollout: pb.Rollout) -> str:
+    """Who has fetched the new public keys and who has not, a line each; empty if nobody has to."""
+    if not rollout.HasField("readiness"):
+        return ""
+    named = [f"missing: {who}" for who in missing_texts(rollout)]
+    return "\n".join([readiness_text(rollout), *named])
+
+
+def missing_texts(rollout: pb.Rollout) -> list[str]:
+    """Who has not fetched the new public keys: the first few, and how many more there are."""
+    found = rollout.readiness
+    texts = [
+        f"{each.workload or 'whoever asks by HTTPS'} ({each.grant}) has version {each.version}, of "
+        f"{time_text(each.fetched_at.ToMilliseconds())}"
+        for each in found.missing_readers[:MOST_NAMED]
+    ]
+    more = found.missing - len(texts)
+    return [*texts, f"{more} more"] if more else texts
+
+
 def readiness_text(rollout: pb.Rollout) -> str:
     """How many have the new public keys, and how many of those who should have not."""
     found = rollout.readiness
@@ -187,15 +207,7 @@ def _reader_lines(rollout: pb.Rollout) -> list[Any]:
     share = found.fetched / known if known else 1.0
     style = "yellow" if found.missing else "green"
     lines = [Text(f"verifiers  {_bar(share)} {readiness_text(rollout)}", style)]
-    for each in found.missing_readers[:MOST_NAMED]:
-        who = each.workload or "whoever asks by HTTPS"
-        at = time_text(each.fetched_at.ToMilliseconds())
-        lines.append(
-            Text(f"           {who} ({each.grant}) has version {each.version}, of {at}", "yellow")
-        )
-    if found.missing > MOST_NAMED:
-        lines.append(Text(f"           and {found.missing - MOST_NAMED} more", "yellow"))
-    return lines
+    return lines + [Text(f"           {who}", "yellow") for who in missing_texts(rollout)]
 
 
 def _stage_lines(rollout: pb.Rollout) -> list[Any]:
