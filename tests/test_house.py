@@ -15,6 +15,7 @@ LONG_MODULES = {
     "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",
     "adapter/capsign_adapter/sign/fair_scheduler.py": "start-time fair queueing, and its rules",
     "adapter/capsign_adapter/token/session.py": "all that is said to PKCS#11",
+    "clients/python/capsign/async_signer.py": "the same API for asyncio, method by method",
     "clients/python/capsign/signer.py": "the client's API, documented where it is used",
     "evidence/capsign_evidence/leaf.py": "every kind of leaf, as it is written",
     "evidence/capsign_evidence/leaf_reader.py": "every kind of leaf, as it is read",

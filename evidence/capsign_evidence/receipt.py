@@ -118,14 +118,36 @@ def verify_signature_receipt(
     It does not verify the signature itself: that takes the public key and the message. Raises
     LeafError too.
     """
-    verify_receipt(data, entry, key)
-    record = decode(entry)
-    if not isinstance(record, Signed | SignedTwice):
-        raise ReceiptError("the entry does not record a signature")
-    recorded = [record.signature_hash]
-    if isinstance(record, SignedTwice):
-        recorded.append(record.second_signature_hash)
+    record, recorded = _recorded(data, entry, key)
     found = hashlib.sha256(signature).digest()
     if not any(hmac.compare_digest(one, found) for one in recorded):
         raise ReceiptError("the entry records another signature")
     return record
+
+
+def verify_receipt_of_all(
+    data: bytes, entry: bytes, signatures: Sequence[bytes], key: VerifierKey
+) -> Signed | SignedTwice:
+    """Returns the log's record of a call: as `verify_signature_receipt`, and these must be all its
+    signatures, in any order. Where one of two was taken away on its way, the log still names it.
+    """
+    record, recorded = _recorded(data, entry, key)
+    found = sorted(hashlib.sha256(signature).digest() for signature in signatures)
+    if len(found) < len(recorded):
+        raise ReceiptError("the entry records a signature that is missing")
+    if not hmac.compare_digest(b"".join(found), b"".join(sorted(recorded))):
+        raise ReceiptError("the entry records other signatures")
+    return record
+
+
+def _recorded(
+    data: bytes, entry: bytes, key: VerifierKey
+) -> tuple[Signed | SignedTwice, list[bytes]]:
+    """The record of a call, whose receipt is verified, and the hashes of its signatures."""
+    verify_receipt(data, entry, key)
+    record = decode(entry)
+    if not isinstance(record, Signed | SignedTwice):
+        raise ReceiptError("the entry does not record a signature")
+    if isinstance(record, SignedTwice):
+        return record, [record.signature_hash, record.second_signature_hash]
+    return record, [record.signature_hash]

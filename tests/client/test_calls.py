@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import math
@@ -13,6 +14,8 @@ import uuid
 import capsign
 import jwt
 import pytest
+from capsign.inputs import selector_of
+from capsign.reports import MOST, MOST_KEYS, Report, Reports
 from capsign_wire.intents import new_intent_id
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -345,3 +348,41 @@ def test_the_socket_comes_from_the_environment(agent, monkeypatch):
         capsign.Signer()
     with pytest.raises(ValueError, match="not a Unix socket"):
         capsign.Signer("https://example.test")
+
+
+async def test_reports_of_verifications_wait_for_company_and_are_told_at_the_end(signer, agent):
+    """One RPC for each key, whatever the number of verifications: none of them waits for it."""
+    for number in range(10):
+        await signer.report_verification("k", number % 5 != 0, purpose="jwt", algorithm="ES256")
+    await signer.report_verification("other", True, purpose="jwt", algorithm="ES256", count=3)
+    await signer.close()
+    told = sorted((each.kid, each.verified, each.failed) for each in agent.reports)
+    assert told == [("k", 8, 2), ("other", 3, 0)]
+
+
+async def test_many_reports_are_told_at_once(signer, agent):
+    await signer.report_verification("k", True, purpose="jwt", algorithm="ES256", count=2_000)
+    assert await asyncio.to_thread(agent.reported.wait, 20)
+    assert agent.reports[0].verified == 2_000
+    with pytest.raises(capsign.Refused):
+        await signer.report_verification("k" * 65, True, purpose="jwt", algorithm="ES256")
+
+
+def test_reports_are_bounded_and_those_that_can_never_be_told_are_dropped():
+    reports = Reports()
+    selector = selector_of("jwt", None, None, "ES256")
+    full = [reports.add(Report(selector, f"k{number}", 1, 0)) for number in range(MOST_KEYS)]
+    assert not any(full)
+    assert reports.add(Report(selector, "one more", 4, 1))
+    assert reports.dropped == 5
+    taken = reports.take()
+    assert len(taken) == MOST_KEYS
+    assert reports.is_empty()
+    reports.failed(taken[0], capsign.Unavailable("UPSTREAM_UNREACHABLE", "away"))
+    assert reports.take() == [taken[0]]
+    reports.failed(taken[0], capsign.Refused("NOT_FOUND", "no such key"))
+    assert reports.is_empty()
+    assert reports.dropped == 6
+    reports.add(Report(selector, "k", MOST, 0))
+    reports.add(Report(selector, "k", MOST, 7))
+    assert reports.take() == [Report(selector, "k", MOST, 7)]

@@ -62,7 +62,7 @@ def test_only_an_invalid_signature_is_invalid_signature():
         for number in REASONS
         if type(exception(FailureError(number))) is capsign.InvalidSignature
     }
-    assert kinds == {pb.REASON_SIGNATURE_INVALID}
+    assert kinds == {pb.REASON_SIGNATURE_INVALID, pb.REASON_SIGNATURE_MISSING}
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 from capsign_evidence.checkpoint import sign_checkpoint
-from capsign_evidence.leaf import SigningLeaf
-from capsign_evidence.leaf_reader import Signed
+from capsign_evidence.leaf import SecondKey, SigningLeaf
+from capsign_evidence.leaf_reader import Signed, SignedTwice
 from capsign_evidence.note import NoteError, VerifierKey
 from capsign_evidence.proofs import ProofError, TreeReader
 from capsign_evidence.receipt import (
@@ -13,6 +13,7 @@ from capsign_evidence.receipt import (
     ReceiptError,
     make_receipt,
     verify_receipt,
+    verify_receipt_of_all,
     verify_signature_receipt,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -75,6 +76,26 @@ def test_a_receipt_ties_the_signature_to_its_record():
 def test_another_signature_has_no_receipt():
     with pytest.raises(ReceiptError, match="another signature"):
         verify_signature_receipt(RECEIPT, ENTRY, SIGNATURE + b"!", KEY)
+
+
+def test_a_signature_that_was_stripped_from_a_call_is_still_in_its_record():
+    """I10: who takes the second signature away cannot take it out of the log."""
+    second = SecondKey(2, 2, 1, bytes(32)).encode()
+    hashes = [hashlib.sha256(one).digest() for one in (b"old", b"new")]
+    entry = GROUP.signed_twice(1_700_000_000_000, bytes(16), bytes(32), hashes, second)
+    log = MemoryLog.of(1)
+    log.append([entry])
+    reader = TreeReader(log.hashes, log.size)
+    checkpoint = sign_checkpoint(log.size, reader.root(), KEY, PRIVATE.sign)
+    receipt = make_receipt(1, reader.inclusion(1), checkpoint)
+    assert verify_signature_receipt(receipt, entry, b"old", KEY)
+    for both in ([b"old", b"new"], [b"new", b"old"]):
+        assert isinstance(verify_receipt_of_all(receipt, entry, both, KEY), SignedTwice)
+    with pytest.raises(ReceiptError, match="missing"):
+        verify_receipt_of_all(receipt, entry, [b"old"], KEY)
+    with pytest.raises(ReceiptError, match="other signatures"):
+        verify_receipt_of_all(receipt, entry, [b"old", b"old"], KEY)
+    assert verify_receipt_of_all(RECEIPT, ENTRY, [SIGNATURE], KEY)
 
 
 def test_a_refusal_is_no_signature():

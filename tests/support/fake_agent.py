@@ -68,6 +68,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, Any] = {}
         self.reports: list[pb.ReportVerificationsRequest] = []
+        self.reported = threading.Event()
         self.key_set, self.sequence = b'{"keys":[]}', 7
         self.signed = Counter[bytes]()
         self.refusals: dict[bytes, deque[FailureError]] = {}
@@ -246,6 +247,7 @@ class FakeAgent(rpc.SigningServiceServicer):
 
     def ReportVerifications(self, request, context):
         self.reports.append(request)
+        self.reported.set()
         return pb.ReportVerificationsResponse()
 
     def ResolveIntent(self, request, context):

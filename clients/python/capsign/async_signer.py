@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from capsign_wire import unix_socket
 from capsign import requests
 from capsign.agent_socket import AgentSocket
 from capsign.async_connection import AsyncConnection, end_all
+from capsign.async_reports import AsyncReporter
 from capsign.async_stream import cancelled
 from capsign.call import (
     Ask,
@@ -33,9 +34,12 @@ from capsign.call import (
 )
 from capsign.channel import CONNECT_SLICE
 from capsign.errors import CapsignError
+from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.reports import TIMEOUT_S, Report
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
+from capsign.signature_rule import Given, Rule, Signatures, verifying
 from capsign.signer import DEFAULT_TIMEOUT, WINDOW
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
@@ -75,6 +79,15 @@ class AsyncSigner:
         self._book = HandleCache()
         self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._closed = False
+        here = weakref.ref(self)
+
+        async def tell(report: Report) -> None:
+            # its task must not keep one alive that nobody else holds any more
+            signer = here()
+            if signer is not None:
+                await signer._told(report)
+
+        self._reporter = AsyncReporter(tell)
         # Dropped without being closed: its tasks would keep its streams open for as long as their
         # loops run.
         weakref.finalize(self, end_all, self._connections).atexit = False
@@ -91,9 +104,9 @@ class AsyncSigner:
         await self.close()
 
     async def close(self) -> None:
-        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if
-        they were.
-        """
+        """As `Signer.close`."""
+        if not self._closed:
+            await self._reporter.close()
         self._closed = True
         here = self._connections.pop(asyncio.get_running_loop(), None)
         end_all(self._connections)
@@ -170,8 +183,10 @@ class AsyncSigner:
     async def verify(
         self,
         message: Buffer | None,
-        signature: Signature | Buffer,
+        signature: Given,
         *,
+        rule: Rule = "either",
+        required: Collection[str] = (),
         digest: Buffer | None = None,
         purpose: str | None = None,
         grant: str | None = None,
@@ -184,15 +199,17 @@ class AsyncSigner:
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> PublicKey:
         """As `Signer.verify`."""
-        name, value = requests.signature_parts(signature, algorithm)
-        selector = selector_of(
-            purpose, grant, handle, name, protocol, role, protocol_version, transcript
+        signatures = Signatures(signature, algorithm, rule, required)
+
+        def selector(name: str) -> HandleSelector:
+            return selector_of(
+                purpose, grant, handle, name, protocol, role, protocol_version, transcript
+            )
+
+        left = requests.seconds(timeout, self._timeout)
+        return await self._drive(
+            verifying(self._book, selector, (message, digest), signatures, left)
         )
-        build = requests.verification(selector, algorithm_row(name), message, digest, value)
-        response = await self._drive(
-            asking(self._book, selector, "Verify", build, requests.seconds(timeout, self._timeout))
-        )
-        return public_key(response.key)
 
     async def public_keys(
         self,
@@ -248,25 +265,35 @@ class AsyncSigner:
         role: str = "",
         protocol_version: str = "",
         transcript: Buffer = b"",
+        wait: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109  # as in sign
     ) -> None:
         """Tell that `count` signatures by the key `kid` of this context did, or did not, verify:
         who verifies without the agent keeps a rollout from going on where verifiers fail. It is
-        counted at least once. Raises Refused if the context has no such key.
+        counted at least once.
+
+        It returns at once: reports wait up to a second for company and are told in the background,
+        the last of them when this is closed. With `wait` it returns when the agent has it, and
+        raises Refused if the context has no such key, Unavailable, or Unknown.
         """
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        build = requests.report(selector, algorithm_row(algorithm), kid, ok, count)
-        await self._drive(
-            asking(
-                self._book,
-                selector,
-                "ReportVerifications",
-                build,
-                requests.seconds(timeout, self._timeout),
-            )
+        row, told = (
+            algorithm_row(algorithm),
+            Report(selector, kid, count if ok else 0, 0 if ok else count),
         )
+        requests.report(selector, row, told)("checked")
+        if wait:
+            await self._told(told, requests.seconds(timeout, self._timeout))
+        else:
+            self._reporter.add(told)
+
+    async def _told(self, report: Report, left: float = TIMEOUT_S) -> None:
+        """Tell the agent of one."""
+        row = algorithm_row(report.selector.algorithm)
+        build = requests.report(report.selector, row, report)
+        await self._drive(asking(self._book, report.selector, "ReportVerifications", build, left))
 
     async def resolve(
         self,

@@ -14,8 +14,9 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign.errors import CapsignError, Refused
 from capsign.handle_selector import HandleSelector
 from capsign.handles import context_suffix
-from capsign.inputs import Buffer, IntentId, intent, item, octets, payload
+from capsign.inputs import Buffer, IntentId, intent, item, payload
 from capsign.jobs import Item
+from capsign.reports import Report
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, made, signature
 
@@ -81,17 +82,6 @@ class Many:
         return [next(rest) if refused is None else refused for refused in self._refused]
 
 
-def signature_parts(signature: Signature | Buffer, algorithm: str | None) -> tuple[str, bytes]:
-    """Name of the algorithm and bytes of the signature. Raises ValueError if no algorithm is
-    given.
-    """
-    if isinstance(signature, Signature):
-        return algorithm or signature.algorithm, signature.value
-    if algorithm is None:
-        raise ValueError("give algorithm= when the signature is given as bytes")
-    return algorithm, octets(signature)
-
-
 def _checked(
     request: pb.VerifyRequest
     | pb.GetPublicKeysRequest
@@ -132,16 +122,16 @@ def verification(
 
 
 def report(
-    selector: HandleSelector, row: AlgorithmRow, kid: str, ok: bool, count: int
+    selector: HandleSelector, row: AlgorithmRow, told: Report
 ) -> Callable[[str], pb.ReportVerificationsRequest]:
     def build(handle_id: str) -> pb.ReportVerificationsRequest:
         request = pb.ReportVerificationsRequest(
             handle_id=handle_id,
             algorithm=row.number,
             context=context_suffix(selector),
-            kid=kid,
-            verified=count if ok else 0,
-            failed=0 if ok else count,
+            kid=told.kid,
+            verified=told.verified,
+            failed=told.failed,
         )
         _checked(request, selector)
         return request

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,9 +30,12 @@ from capsign.call import (
 from capsign.channel import CONNECT_SLICE
 from capsign.connection import Connection, of_the_parent
 from capsign.errors import CapsignError
+from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.reports import TIMEOUT_S, Report, Reporter
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
+from capsign.signature_rule import Given, Rule, Signatures, verifying
 from capsign.socket_address import socket_path
 from capsign.tracing import current_traceparent
 from capsign.translate import key_handle, key_set, public_key
@@ -76,6 +79,15 @@ class Signer:
         self._opening = threading.Lock()
         self._finalizer: Callable[[], Any] | None = None
         self._closed = False
+        here = weakref.ref(self)
+
+        def tell(report: Report) -> None:
+            # its thread must not keep one alive that nobody else holds any more
+            signer = here()
+            if signer is not None:
+                signer._told(report)
+
+        self._reporter = Reporter(tell)
 
     def __enter__(self) -> Self:
         return self
@@ -89,12 +101,13 @@ class Signer:
         self.close()
 
     def close(self) -> None:
-        """End the stream. Calls that wait raise Unavailable if they were not sent and Unknown if
-        they were.
+        """Tell the last reports, for at most a second, and end the stream. Calls that wait raise
+        Unavailable if they were not sent and Unknown if they were.
 
         A signal handler may call this; it may not sign, for it may have interrupted a call that
         holds what signing needs.
         """
+        self._reporter.close()
         self._closed = True
         if self._finalizer is not None:
             self._finalizer()
@@ -186,8 +199,10 @@ class Signer:
     def verify(
         self,
         message: Buffer | None,
-        signature: Signature | Buffer,
+        signature: Given,
         *,
+        rule: Rule = "either",
+        required: Collection[str] = (),
         digest: Buffer | None = None,
         purpose: str | None = None,
         grant: str | None = None,
@@ -202,18 +217,24 @@ class Signer:
         """The public key under which the signature verifies. Raises InvalidSignature if it verifies
         under none.
 
-        `algorithm` may be left out when `signature` is a Signature. ES256 and ES384 signatures are
-        DER, not JOSE's R || S.
+        `signature` may have two: a Signature with another in `others`, or a list of Signatures or
+        of (algorithm, bytes). By the rule "either" one that is good is enough; by "both" two must
+        be good, by two keys. `required` names algorithms by each of which one must be good: two
+        keys of the algorithm that is to be left behind are none of the new one. Where one is
+        missing, InvalidSignature has the reason SIGNATURE_MISSING.
+
+        `algorithm` may be left out when `signature` is a Signature; with it that one alone is
+        looked at. ES256 and ES384 signatures are DER, not JOSE's R || S.
         """
-        name, value = requests.signature_parts(signature, algorithm)
-        selector = selector_of(
-            purpose, grant, handle, name, protocol, role, protocol_version, transcript
-        )
-        build = requests.verification(selector, algorithm_row(name), message, digest, value)
-        response = self._drive(
-            asking(self._book, selector, "Verify", build, requests.seconds(timeout, self._timeout))
-        )
-        return public_key(response.key)
+        signatures = Signatures(signature, algorithm, rule, required)
+
+        def selector(name: str) -> HandleSelector:
+            return selector_of(
+                purpose, grant, handle, name, protocol, role, protocol_version, transcript
+            )
+
+        left = requests.seconds(timeout, self._timeout)
+        return self._drive(verifying(self._book, selector, (message, digest), signatures, left))
 
     def public_keys(
         self,
@@ -279,25 +300,35 @@ class Signer:
         role: str = "",
         protocol_version: str = "",
         transcript: Buffer = b"",
+        wait: bool = False,
         timeout: float | None = None,
     ) -> None:
         """Tell that `count` signatures by the key `kid` of this context did, or did not, verify:
         who verifies without the agent keeps a rollout from going on where verifiers fail. It is
-        counted at least once. Raises Refused if the context has no such key.
+        counted at least once.
+
+        It returns at once: reports wait up to a second for company and are told in the background,
+        the last of them when this is closed. With `wait` it returns when the agent has it, and
+        raises Refused if the context has no such key, Unavailable, or Unknown.
         """
         selector = selector_of(
             purpose, grant, handle, algorithm, protocol, role, protocol_version, transcript
         )
-        build = requests.report(selector, algorithm_row(algorithm), kid, ok, count)
-        self._drive(
-            asking(
-                self._book,
-                selector,
-                "ReportVerifications",
-                build,
-                requests.seconds(timeout, self._timeout),
-            )
+        row, told = (
+            algorithm_row(algorithm),
+            Report(selector, kid, count if ok else 0, 0 if ok else count),
         )
+        requests.report(selector, row, told)("checked")
+        if wait:
+            self._told(told, requests.seconds(timeout, self._timeout))
+        else:
+            self._reporter.add(told)
+
+    def _told(self, report: Report, left: float = TIMEOUT_S) -> None:
+        """Tell the agent of one."""
+        row = algorithm_row(report.selector.algorithm)
+        build = requests.report(report.selector, row, report)
+        self._drive(asking(self._book, report.selector, "ReportVerifications", build, left))
 
     def resolve(
         self,

@@ -154,7 +154,7 @@ def exception(
 ) -> CapsignError:
     """The exception for a failure."""
     kind = CLASSES[failure.outcome]
-    if failure.reason == reasons.REASON_SIGNATURE_INVALID:
+    if failure.reason in {reasons.REASON_SIGNATURE_INVALID, reasons.REASON_SIGNATURE_MISSING}:
         kind = InvalidSignature
     return kind(
         failure.row.name,

@@ -142,7 +142,11 @@ class Verifier:
         while self._signer is not None and counted:
             (kid, algorithm, ok), count = counted.popitem()
             try:
-                place: dict[str, Any] = {**self._place, "timeout": REPORT_TIMEOUT_S}
+                place: dict[str, Any] = {
+                    **self._place,
+                    "timeout": REPORT_TIMEOUT_S,
+                    "wait": True,
+                }
                 self._signer.report_verification(
                     kid, ok, count=count, algorithm=NAMES[algorithm], **place
                 )

@@ -170,6 +170,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
     REASON_ROLLOUT_OVERTAKEN: _Reason.ValueType  # 50
     """Something else happened to the key before the rollout could reach its end."""
+    REASON_SIGNATURE_MISSING: _Reason.ValueType  # 52
+    """A verifier's rule asks for both signatures of a call, and one of them is not there."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. The name is a stable, machine-readable contract; numbers are never reused."""
@@ -282,6 +284,8 @@ REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
 """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
 REASON_ROLLOUT_OVERTAKEN: Reason.ValueType  # 50
 """Something else happened to the key before the rollout could reach its end."""
+REASON_SIGNATURE_MISSING: Reason.ValueType  # 52
+"""A verifier's rule asks for both signatures of a call, and one of them is not there."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
