@@ -9,14 +9,17 @@ cancelled at no loss: an agent opens its idle streams again at once.
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import cache
 
 from capsign_wire import logs
 
 from capsign_adapter.front.call_deadlines import CallDeadlines
 from capsign_adapter.front.capacity import MIB, OWN_MEMORY
+
+_PAGE_BYTES = resource.getpagesize()
 
 LOOK_SECONDS = 0.05
 """Between looks at the process's size."""
@@ -81,9 +84,17 @@ class MemoryPressure:
         self._no_use_ms = min(2 * self._no_use_ms, LONGEST_NO_USE_MS)
 
 
-def resident(file: Path = Path("/proc/self/statm")) -> int:
-    """Resident size of the process, bytes."""
-    return int(file.read_bytes().split()[1]) * resource.getpagesize()
+@cache
+def _statm() -> int:
+    """Returns the descriptor of /proc/self/statm, which stays open: to open it twenty times a
+    second was a third of what an idle adapter computed. It names this process, not a child of it.
+    """
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def resident() -> int:
+    """Returns the resident size of the process, bytes."""
+    return int(os.pread(_statm(), 256, 0).split()[1]) * _PAGE_BYTES
 
 
 class LoadShedder:

@@ -43,9 +43,10 @@ class Inputs:
         passed: list[int] = []
         slice_ends = SLICE
         for position in work.positions:
-            if position >= slice_ends and self._crowded():
+            if position >= slice_ends:
                 slice_ends = position + SLICE
-                await asyncio.sleep(0)  # the loop's turn is for all sockets
+                if self._crowded():
+                    await asyncio.sleep(0)  # the loop's turn is for all sockets
             item = items[position]
             intent_id, kind = item.intent_id, item.WhichOneof("input")
             # a message with a good id needs no other look
