@@ -105,7 +105,8 @@ class Charges:
             self.uses.note(batch)
         if batch.refused:
             self._evidence.wrote("refused", batch.refused * REFUSAL_BYTES)
-        self._evidence.unmade(batch.peer, batch.granted - batch.made)
+        if batch.granted != batch.made:
+            self._evidence.unmade(batch.peer, batch.granted - batch.made)
 
     @contextmanager
     def never(self, peer: Peer) -> Iterator[None]:

@@ -22,8 +22,9 @@ ALONE_US = 64 * TURN_US
 
 def chunks(turn: Turn, signable: Signable, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Yields the items of a group in chunks. Spends the cost of each from the turn before it."""
-    begin = 0
-    price = sum(cost.signature(key.row.number, key.signer.custody) for key in signable.keys)
+    begin = price = 0
+    for key in signable.keys:
+        price += cost.signature(key.row.number, key.signer.custody)
     while begin < len(items):
         alone = len(items) == 1 or not turn.contended
         most = max(1, ALONE_US // price if alone else min(CHUNK, TURN_US // price))

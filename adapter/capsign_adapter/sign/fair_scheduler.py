@@ -202,12 +202,15 @@ class FairScheduler:
         """How many small batches and calls are under way."""
         self.waiting = 0
         """How many chunks of large ones wait for those."""
-        self._contended_s = 0.0
+        self._contended_until_s = 0.0
 
     @property
     def contended(self) -> bool:
         """Whether several flows have work, or had within CONTENDED_SECONDS."""
-        return len(self._active) > 1 or time.monotonic() - self._contended_s < CONTENDED_SECONDS
+        if len(self._active) > 1:
+            return True
+        until_s = self._contended_until_s
+        return until_s > 0.0 and time.monotonic() < until_s
 
     @property
     def active_flows(self) -> int:
@@ -226,7 +229,7 @@ class FairScheduler:
             if small:
                 self._one_less()
             if len(self._active) > 1:
-                self._contended_s = time.monotonic()
+                self._contended_until_s = time.monotonic() + CONTENDED_SECONDS
             if small and spent_us and self.contended:
                 self._count(flow, spent_us, _now_ms())
             left = self._active[flow] - 1

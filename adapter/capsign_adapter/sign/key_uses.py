@@ -39,19 +39,26 @@ class KeyUseCounter:
                 if item.signatures and committed is not None and committed.verdict is new:
                     count += 1
             if count:
-                named = signable.capability.tenant, signable.capability.key
-                versions = {key.signed_by.version for key in signable.keys}
-                self.add(KeyUse(*named, version, batch.now_ms, count) for version in versions)
+                tenant, key = signable.capability.tenant, signable.capability.key
+                if len(signable.keys) == 1:
+                    self._add(tenant, key, signable.keys[0].signed_by.version, batch.now_ms, count)
+                    continue
+                for version in {each.signed_by.version for each in signable.keys}:
+                    self._add(tenant, key, version, batch.now_ms, count)
 
     def add(self, uses: Iterable[KeyUse]) -> None:
         """Count these too: also what was taken and could not be written."""
+        for use in uses:
+            self._add(use.tenant, use.key, use.version, use.last_ms, use.count)
+
+    def _add(self, tenant: str, key: str, version: int, last_ms: int, count: int) -> None:
+        name = tenant, key, version
         with self._lock:
-            for use in uses:
-                name = use.tenant, use.key, use.version
-                if name not in self._seen and len(self._seen) >= MAX_VERSIONS:
-                    continue
-                last_ms, count = self._seen.get(name, (0, 0))
-                self._seen[name] = max(last_ms, use.last_ms), count + use.count
+            seen = self._seen.get(name)
+            if seen is not None:
+                self._seen[name] = max(seen[0], last_ms), seen[1] + count
+            elif len(self._seen) < MAX_VERSIONS:
+                self._seen[name] = last_ms, count
 
     def take(self) -> list[KeyUse]:
         """What was counted since the last time."""

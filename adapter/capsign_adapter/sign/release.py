@@ -47,17 +47,20 @@ def answer(batch: Batch) -> pb.SignResponse:
 class _Told:
     """A group of the answer, and where its `signed_by` has each key version."""
 
-    __slots__ = ("_indices", "decided", "group")
+    __slots__ = ("_indices", "_keys", "decided", "group")
 
     def __init__(self, group: signing_pb2.SignedGroup, decided: Group) -> None:
         self.group, self.decided = group, decided
         keys = decided.signable.keys if decided.signable is not None else ()
         for key in keys:
             group.signed_by.add().CopyFrom(key.signed_by)
-        self._indices = {key.stored: index for index, key in enumerate(keys)}
+        self._keys = keys
+        self._indices: dict[bytes, int] | None = None
 
     def index_of(self, stored: bytes) -> int:
         """Returns the index of a stored `signed_by` in the group; adds it if it is not there."""
+        if self._indices is None:
+            self._indices = {key.stored: index for index, key in enumerate(self._keys)}
         index = self._indices.setdefault(stored, len(self._indices))
         if index == len(self.group.signed_by):
             self.group.signed_by.add().CopyFrom(signed_by_of(stored))

@@ -104,7 +104,7 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
         `connection`: the class of its connections.
         """
         super().__init__(DIALECT, str(path))
-        self._path = path
+        self._path, self._name = path, str(path)
         self._connection = connection
         self._identity = check_files(path)
         self._readers: list[_SqliteTransaction] = []
@@ -205,7 +205,8 @@ class SqliteStore(RelationalStore[_SqliteTransaction]):
         accepting writes that nobody ever finds.
         """
         try:
-            seen = self._path.stat()
+            # a plain call: this is before each commit, and a Path takes half as long again
+            seen = os.stat(self._name)  # noqa: PTH116
         except OSError as error:
             raise faults.StoreMissingError(
                 f"{self._path}: {error.strerror} while it was in use. Put the file back "
