@@ -144,12 +144,12 @@ def alike() -> Pod:
 
 
 def asking(volume: str, *, agent: bool = True) -> Pod:
-    attack = (
+    attack: Pod = (
         injected()
         if agent
         else {"metadata": {}, "spec": {"containers": [{"name": "app"}], "volumes": []}}
     )
-    source = {"serviceAccountToken": {"audience": "capsign", "path": "t"}}
+    source: Any = {"serviceAccountToken": {"audience": "capsign", "path": "t"}}
     attack["spec"]["volumes"].append(
         {"name": volume, "projected": {"sources": [{"configMap": {"name": "c"}}, source]}}
     )

@@ -210,7 +210,7 @@ def test_only_labelled_pods_can_wait_for_the_webhook() -> None:
 
 def test_two_releases_can_share_a_cluster() -> None:
     """Both webhooks act on the same label: the pods of a namespace are for one of them."""
-    mine = {
+    mine: dict[str, Any] = {
         "matchLabels": {"capsign": "a"},
         "matchExpressions": [{"key": "tier", "operator": "Exists"}],
     }
@@ -240,10 +240,11 @@ def test_a_changed_configuration_makes_new_pods_and_nothing_else_does() -> None:
 
     adapter = ("StatefulSet", "capsign-adapter")
     assert annotations({}, *adapter) != annotations({"adapter": {"streams": 600}}, *adapter)
-    for same in (
+    unchanged: list[dict[str, Any]] = [
         {"policy": {"sample": {"workloads": []}}},  # a running adapter takes it up (decision 41)
         {"injector": {"replicas": 3}, "monitoring": {"rules": {"enabled": True}}},
-    ):
+    ]
+    for same in unchanged:
         assert annotations({}, *adapter) == annotations(same, *adapter)
     injector = ("Deployment", "capsign-injector")
     assert annotations({}, *injector) != annotations({"audience": "other"}, *injector)

@@ -26,7 +26,7 @@ POD = {
     "spec": {"containers": [{"name": "app", "image": "a"}]},
 }
 PEM = Authority().certificate.decode()
-ELSEWHERE = {
+ELSEWHERE: dict[str, Any] = {
     "adapter": {"enabled": False},
     "agent": {
         "adapter": {

@@ -343,7 +343,10 @@ def test_a_revocation_without_an_answer_is_unknown(directory, capsys):
     server = ca.issue("adapter", "/adapter", server=True)
     pair = [(server.private_key.read_bytes(), server.certificate.read_bytes())]
     running = grpc.server(ThreadPoolExecutor(1))
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(Breaks(), running)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(
+        Breaks(),  # type: ignore[abstract] # nothing else is asked
+        running,
+    )
     port = running.add_secure_port(
         "127.0.0.1:0", grpc.ssl_server_credentials(pair, ca.certificate_file.read_bytes(), True)
     )
@@ -418,7 +421,7 @@ def test_a_defect_is_unknown_and_shows_where_it_is(monkeypatch, capsys):
     """Python's exit code for a traceback is 1, which says here that it did not and will not
     happen.
     """
-    stand_in(monkeypatch, lambda: {}["x"])
+    stand_in(monkeypatch, lambda: dict[str, str]()["x"])
     code, _, err = run("completion", capsys=capsys)
     assert code == failures.UNKNOWN
     assert "KeyError" in err

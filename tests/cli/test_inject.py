@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from capsign_cli import __main__ as cli
 from capsign_cli import failures
 from support import json_patch, kube_schemas
 
-POD = {
+POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "p", "labels": {"capsign.dev/inject": "true"}},

@@ -76,7 +76,7 @@ def served(tmp_path_factory):
     credentials = grpc.ssl_server_credentials(
         own, ca.certificate_file.read_bytes(), require_client_auth=True
     )
-    log = Log()
+    log = Log()  # type: ignore[abstract] # nothing else is asked
     running = grpc.server(ThreadPoolExecutor(2))
     evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(log, running)
     port = running.add_secure_port("127.0.0.1:0", credentials)

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import capsign
 import pytest
@@ -213,7 +214,7 @@ def test_loops_that_have_ended_leave_no_errors_to_those_that_follow(agent, mode)
 
 async def test_what_a_loop_had_open_is_closed_with_it(agent):
     signer = capsign.AsyncSigner(agent.path)
-    opened = []
+    opened: list[Any] = []
 
     async def one():
         await signer.sign(b"m", purpose="mail", algorithm="Ed25519")
@@ -293,6 +294,7 @@ async def test_an_async_signer_serves_loops_of_several_threads(agent):
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
+    others: list[Any]
     others, loops = [], [Ended(), Ended()]
     async with capsign.AsyncSigner(agent.path) as signer:
         for loop in loops:
@@ -498,7 +500,7 @@ def test_the_stream_survives_what_nobody_expected(agent, monkeypatch):
     """An error that is none of gRPC's ended the stream's thread, none took its place, and all calls
     waited out their deadline.
     """
-    reported = []
+    reported: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
     with capsign.Signer(agent.path, timeout=5) as signer:
         signer.handles()

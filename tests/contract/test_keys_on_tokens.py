@@ -101,7 +101,7 @@ def test_hs256_inside_and_in_memory_are_one_key(life):
     inside = signers(token, row, [pb.ALGORITHM_HS256])[pb.ALGORITHM_HS256]
 
     class Plain:
-        features = frozenset()
+        features: frozenset[str] = frozenset()
         hmac = staticmethod(token.hmac)
 
     in_memory = signers(Plain(), row, [pb.ALGORITHM_HS256])[pb.ALGORITHM_HS256]

@@ -5,6 +5,7 @@ neighbour.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from capsign_adapter.model.intents import Verdict
@@ -64,6 +65,12 @@ def submit_in_threads(
     return threads
 
 
+def first(part: Batch) -> Any:
+    """The first result of a part of a commit that went well."""
+    assert part.results is not None, part.error
+    return part.results[0]
+
+
 def queued(group_commit: GroupCommit, count: int) -> None:
     pause = threading.Event()
     while group_commit.queued < count:
@@ -75,6 +82,7 @@ def plain(size: int = 1) -> Batch:
 
 
 def test_those_who_come_during_a_commit_share_the_next_one():
+    outcomes: list[Any]
     commit, outcomes = SlowCommit(), []
     group_commit = GroupCommit(commit)
     first = submit_in_threads(group_commit, [plain()], outcomes)
@@ -95,6 +103,8 @@ def test_a_commit_that_hangs_keeps_nobody_who_came_after_it():
     """The disk stood still, and every stream of the replica waited behind it with its thread, for
     ever.
     """
+    late: list[Any]
+    outcomes: list[Any]
     commit, outcomes, late = SlowCommit(), [], []
     group_commit = GroupCommit(commit, queued_s=0.05)
     first = submit_in_threads(group_commit, [plain()], outcomes)
@@ -110,6 +120,7 @@ def test_a_commit_that_hangs_keeps_nobody_who_came_after_it():
 
 
 def test_a_group_is_bounded():
+    outcomes: list[Any]
     commit, outcomes = SlowCommit(), []
     group_commit = GroupCommit(commit)
     threads = submit_in_threads(group_commit, [plain(MAX_DRAFTS + 1)], outcomes)
@@ -124,6 +135,7 @@ def test_a_group_is_bounded():
 
 
 def test_a_failed_commit_fails_everyone_in_it_and_nobody_after_it():
+    outcomes: list[Any]
     commit, outcomes = SlowCommit(), []
     group_commit = GroupCommit(commit)
     commit.error = StoreUnavailableError("disk")
@@ -168,13 +180,13 @@ def test_the_same_intent_from_two_callers_in_one_transaction(store):
     other = draft(item.intent_id, fingerprint=b"other")
     group = [batch_of(store, item), batch_of(store, item), batch_of(store, other)]
     store.commit_group(group)
-    assert [batch.results[0].verdict for batch in group] == [
+    assert [first(batch).verdict for batch in group] == [
         Verdict.NEW,
         Verdict.REPLAY,
         Verdict.REFUSED,
     ]
-    assert group[1].results[0].stored.result == item.result
-    assert group[2].results[0].reason == failures_pb2.REASON_INTENT_CONFLICT
+    assert first(group[1]).stored.result == item.result
+    assert first(group[2]).reason == failures_pb2.REASON_INTENT_CONFLICT
     check_log(store)
 
 
@@ -190,7 +202,7 @@ def test_a_defect_in_one_batch_is_not_its_neighbours_fault(store):
     store.commit_group([good[0], bad, too_long, good[1]])
     assert isinstance(bad.error, ZeroDivisionError)
     assert isinstance(too_long.error, ValueError)
-    assert [batch.results[0].verdict for batch in good] == [Verdict.NEW, Verdict.NEW]
+    assert [first(batch).verdict for batch in good] == [Verdict.NEW, Verdict.NEW]
     assert len(check_log(store)) == 3
     with pytest.raises(ZeroDivisionError):
         store.commit(1, bad.drafts, NOW)
@@ -212,6 +224,7 @@ def test_what_is_small_does_not_wait_behind_what_is_large():
     """Batches of 1,024 signatures by one workload left others nothing: each small commit waited
     behind two thousand drafts.
     """
+    outcomes: list[Any]
     commit, outcomes = SlowCommit(), []
     group_commit = GroupCommit(commit, overtaken_s=60.0)
     threads = in_line(
@@ -225,6 +238,7 @@ def test_what_is_small_does_not_wait_behind_what_is_large():
 
 
 def test_what_is_large_is_not_overtaken_for_ever():
+    outcomes: list[Any]
     commit, outcomes = SlowCommit(), []
     group_commit = GroupCommit(commit, overtaken_s=0.0)
     threads = in_line(group_commit, commit, [plain(1024), plain(4), plain(2)], outcomes)
@@ -292,7 +306,7 @@ def test_a_refused_errand_does_not_stop_its_neighbours(store):
     other = Errand(lambda tx, head: log.sequence(tx, head, [b"refused"], NOW))
     store.commit_group([refused, good, other])
     assert isinstance(refused.error, AuditOutOfOrderError)
-    assert good.results[0].verdict is Verdict.NEW
+    assert first(good).verdict is Verdict.NEW
     assert other.results == [2]
     assert len(check_log(store)) == 3
 
@@ -305,5 +319,5 @@ def test_a_defect_in_an_errand_is_not_its_neighbours_fault(store):
     good, bad = batch_of(store, draft()), Errand(broken)
     store.commit_group([bad, good])
     assert isinstance(bad.error, ZeroDivisionError)
-    assert good.results[0].verdict is Verdict.NEW
+    assert first(good).verdict is Verdict.NEW
     assert len(check_log(store)) == 1, "what the other had written is not in the log"

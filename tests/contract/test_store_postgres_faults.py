@@ -9,6 +9,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
@@ -204,7 +205,7 @@ def outcome_without_a_standby(server, call, act="pg_cancel_backend"):
     """What comes of a call of the store that waits for a standby until the server is told to wait
     no longer.
     """
-    done = queue.SimpleQueue()
+    done: Any = queue.SimpleQueue()
 
     def run():
         try:

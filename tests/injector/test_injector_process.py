@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -151,6 +152,7 @@ async def test_two_replicas_drain_in_turn_and_no_request_fails(tmp_path, mounted
         injector(tmp_path, "second", **files) as second,
     ):
         probe = aiohttp.ClientSession()
+        ready: list[Any]
         replicas, ready, done = [first, second], [], asyncio.Event()
 
         async def watch() -> None:

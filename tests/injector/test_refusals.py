@@ -240,7 +240,7 @@ def test_who_asks_for_an_adapter_outside_needs_no_dns_of_the_cluster(source, hos
     """With an address as target, too, a pod on its node's network was refused for its
     `dnsPolicy`.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "adapter": {"targets": [f"{host}:7443"]},
         "allow_host_network": True,
         "identity": {"source": source},

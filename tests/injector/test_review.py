@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import json_patch
 from support.injector_settings import BUNDLE, SETTINGS
 
-POD = {
+POD: dict[str, Any] = {
     "metadata": {"generateName": "x-", "labels": {"capsign.dev/inject": "true"}},
     "spec": {"containers": [{"name": "app", "image": "a"}]},
 }

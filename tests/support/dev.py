@@ -53,6 +53,7 @@ class Dev:
         """Every entry of the log, read from the store itself."""
         store = self.opened_store()
         try:
+            entries: list[Any]
             size, entries = store.control().tree_size, []
             while len(entries) < size:
                 entries += store.entries(len(entries), 4096)
@@ -152,7 +153,7 @@ class Dev:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
         ended = [
-            (process.args[2], process.returncode)
+            (str(process.args), process.returncode)
             for process in self._started
             if process.poll() is not None
         ]

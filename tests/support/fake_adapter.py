@@ -147,7 +147,10 @@ class FakeAdapter:
         )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(_Signing(self), server)
         capability_pb2_grpc.add_CapabilityServiceServicer_to_server(_Capability(self), server)
-        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(_Evidence(self), server)
+        evidence_pb2_grpc.add_EvidenceServiceServicer_to_server(
+            _Evidence(self),  # type: ignore[abstract] # nothing else is asked
+            server,
+        )
         if self.identity is not None:
             identity_pb2_grpc.add_IdentityServiceServicer_to_server(
                 fake_identity.Identity(self.identity), server

@@ -140,6 +140,7 @@ def assert_consistent(dev: Dev) -> None:
     path = Path(sqlite_url.path_of(dev.about["store"]))
     # Size and frontier from one row: an agent that renews its handles appends meanwhile.
     ((size, frontier),) = _rows(path, "SELECT tree_size, frontier FROM control")
+    entries: list[Any]
     store, entries = open_store(dev.about["store"]), []
     try:
         while len(entries) < size:

@@ -30,7 +30,7 @@ class MemoryLog:
 
     def __init__(self):
         self.entries = []
-        self.levels = {0: []}
+        self.levels: dict[int, list[bytes]] = {0: []}
         self.frontier = Frontier().encode()
         self.reads = 0
 

@@ -180,6 +180,7 @@ class PodDeployment:
         """Every entry of the log."""
         store = open_store(self.store_url)
         try:
+            entries: list[Any]
             size, entries = store.control().tree_size, []
             while len(entries) < size:
                 entries += store.entries(len(entries), 4096)

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -92,7 +93,7 @@ def crowd(dev, paths: list[str], *, streams: int, waiting: int, where: str = "ad
     with ExitStack() as stack:
         for path in paths:
             channel = stack.enter_context(channel_as(dev, "crowd", where, path=path))
-            held = [
+            held: Any = [
                 channel.stream_stream(SIGN)(never.requests(), timeout=100) for _ in range(streams)
             ]
             held += [channel.unary_stream(WATCH)(b"", timeout=100) for _ in range(streams)]
@@ -143,7 +144,7 @@ def test_the_command_tries_again_while_its_identity_has_no_place(dev):
     """
     never = Never()
     with channel_as(dev, "responder") as channel:
-        calls = [channel.stream_unary(REVOKE) for _ in range(12)]
+        calls: Any = [channel.stream_unary(REVOKE) for _ in range(12)]
         held = [call.future(never.requests(), timeout=100) for call in calls]
         refused = threading.Event()
         for call in held:
@@ -164,7 +165,7 @@ def flood(dev, name: str, method: str, request: bytes, *, path: str = "", thread
     over = threading.Event()
 
     def one(channel: grpc.Channel) -> None:
-        call = channel.unary_unary(method)
+        call: Any = channel.unary_unary(method)
         while not over.is_set():
             try:
                 call(request, timeout=20)
@@ -252,7 +253,7 @@ def test_workloads_at_the_door_of_people_take_no_place_there(dev):
 def test_auditors_who_fill_what_is_for_looking_leave_what_is_for_revoking(dev):
     never = Never()
     with ExitStack() as stack:
-        held = []
+        held: list[Any] = []
         for name in ("auditor", "operator", "responder"):
             channel = stack.enter_context(channel_as(dev, name))
             held += [
@@ -281,7 +282,7 @@ def test_what_is_needed_of_the_evidence_is_there_too(dev):
             .GetStatus(admin_pb2.GetStatusRequest(), timeout=20)
             .revocation_epoch
         )
-        unknown = people.unary_unary(ISSUE)
+        unknown: Any = people.unary_unary(ISSUE)
         with pytest.raises(grpc.RpcError) as caught:
             unknown(b"", timeout=20)
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

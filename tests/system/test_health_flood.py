@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import ExitStack
+from typing import Any
 
 import grpc
 import pytest
@@ -40,7 +41,7 @@ def demand_checks(where: str, times: int = 20) -> None:
 def test_a_check_is_answered_beside_a_flood_of_watches(dev, where):
     before = rss(dev.adapter())
     with ExitStack() as stack:
-        held = []
+        held: list[Any] = []
         for _ in range(40):
             channel = stack.enter_context(grpc.insecure_channel(where, OWN))
             held += [channel.unary_stream(WATCH)(b"", timeout=60) for _ in range(150)]
@@ -62,7 +63,7 @@ def test_a_check_is_answered_beside_calls_whose_request_never_comes(dev, where):
 
     with ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(where, OWN)) for _ in range(4)]
-        held = [
+        held: Any = [
             one.stream_unary(path).future(never(), timeout=60)
             for one in channels
             for path in (CHECK, WATCH)

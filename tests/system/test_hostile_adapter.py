@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import capsign
 import grpc
@@ -227,7 +228,7 @@ def test_an_identity_that_policy_does_not_name_is_refused_everywhere(dev):
     with channel_as(dev, certificate=certificate, key=key) as channel:
         for path, method in METHODS:
             if method.client_streaming:
-                answers = channel.stream_stream(path)(
+                answers: Any = channel.stream_stream(path)(
                     iter([batch(b"token").SerializeToString()]), timeout=20
                 )
                 assert (
@@ -248,7 +249,7 @@ def test_a_certificate_of_another_authority_or_none_or_an_old_one_gets_no_word(d
     spiffe_id = dev.about["clients"]["app"]["spiffe_id"]
     impostor = Authority("impostor").issue(spiffe_id)
     with channel_as(dev, certificate=impostor.certificate, key=impostor.private_key) as channel:
-        call = channel.unary_unary("/capsign.adapter.v1.CapabilityService/IssueHandles")
+        call: Any = channel.unary_unary("/capsign.adapter.v1.CapabilityService/IssueHandles")
         assert bare_status(call, b"") == grpc.StatusCode.UNAVAILABLE
     assert issued_by_an_older_self(dev) == grpc.StatusCode.UNAVAILABLE
 
@@ -526,7 +527,7 @@ def test_calls_whose_request_never_comes_lose_their_place(dev):
     """
     with channel_as(dev, "other") as greedy, channel_as(dev) as app:
         path = "/capsign.adapter.v1.CapabilityService/IssueHandles"
-        held = [greedy.stream_unary(path).future(_never(), timeout=60) for _ in range(60)]
+        held: Any = [greedy.stream_unary(path).future(_never(), timeout=60) for _ in range(60)]
         for _ in range(20):
             assert handles_of(app)
         ended = [
@@ -547,7 +548,7 @@ def test_nobody_can_take_all_the_places(dev, who):
         channel_as(dev, "other", certificate=certificate, key=key) as greedy,
         channel_as(dev) as app,
     ):
-        held = [
+        held: Any = [
             greedy.stream_stream("/capsign.adapter.v1.SigningService/Sign")(_never(), timeout=60)
             for _ in range(60)
         ]

@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import capsign
 import grpc
@@ -357,7 +358,7 @@ def test_a_compressed_bomb_does_not_go_off(dev, algorithm):
     """
     before = rss(dev.agent)
     with grpc.insecure_channel(f"unix:{dev.socket()}", compression=algorithm) as channel:
-        call = channel.unary_unary(SERVICE + "Sign")
+        call: Any = channel.unary_unary(SERVICE + "Sign")
         for _ in range(10):
             with pytest.raises(grpc.RpcError) as caught:
                 call(bytes(3 * 1024 * 1024), timeout=20)

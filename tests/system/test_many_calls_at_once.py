@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -44,7 +45,7 @@ def test_a_stock_client_hears_no_transport_error(dev, where, at_once):
     name, path = CALLS[where]
     heard: Counter[str] = Counter()
     with channel_as(dev, name, where) as channel, ThreadPoolExecutor(at_once) as pool:
-        call = channel.unary_unary(path)
+        call: Any = channel.unary_unary(path)
 
         def one(_: int) -> str:
             try:

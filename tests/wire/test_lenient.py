@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from capsign_wire import bounds, lenient
@@ -26,7 +28,7 @@ class Server:
 @pytest.fixture
 def parse():
     server = Server()
-    handler = grpc.stream_stream_rpc_method_handler(
+    handler: Any = grpc.stream_stream_rpc_method_handler(
         lambda *_: None, pb.SignStreamRequest.FromString
     )
     lenient.LenientRegistrar(server, MOST).add_registered_method_handlers(

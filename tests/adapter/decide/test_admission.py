@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from capsign_adapter.decide.admission import admit, custody_ok
 from capsign_adapter.decide.biscuits import Mint, Verifier
@@ -252,12 +254,13 @@ def test_custody():
 def test_a_capability_is_only_made_for_a_workload_that_the_grant_names():
     with pytest.raises(ValueError, match="does not name"):
         capability_for(example().grant("orders-events"), ORDERS + "2", KEY_HASH, SERIAL, NOW)
-    for wrong in (
+    faults: list[dict[str, Any]] = [
         {"serial": b""},
         {"cert_key_hash": b""},
         {"algorithms": frozenset()},
         {"protocols": ()},
         {"expires_ms": NOW},
-    ):
+    ]
+    for wrong in faults:
         with pytest.raises(ValueError, match=r"32|at least one"):
             events(**wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from biscuit_auth import BiscuitBuilder, KeyPair
@@ -304,6 +305,7 @@ def test_a_token_that_is_none_is_read_once_however_often_it_is_sent():
     """256 forged handles in one batch left others 9 % of their rate: each time, each of them was
     verified anew.
     """
+    charged: list[Any]
     counting, charged = Counting(), []
     verdicts = HandleCache(counting, refused_capacity=2)
     for _ in range(256):
@@ -347,6 +349,7 @@ def test_a_handle_that_is_stolen_or_over_is_read_once_too(who, key, now, reason)
     """Only what passed was remembered, so a stolen handle cost as much the thousandth time as the
     first.
     """
+    charged: list[Any]
     counting, charged = Counting(), []
     verdicts = HandleCache(counting)
     for _ in range(10):

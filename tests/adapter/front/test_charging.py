@@ -72,6 +72,7 @@ def test_who_has_used_up_its_budget_is_told_after_a_while_and_nothing_is_done(re
     """VerifyTag, proofs and lists of keys in a loop: each was refused at once, and each refusal
     cost as much as an answer.
     """
+    paused: list[Any]
     paused, done = [], []
     call = register(lambda request, _: done.append(request), pause=paused.append)
     affordable = US_PER_SECOND * SECONDS_AT_ONCE // cost.of_call("GetTile", ASK)

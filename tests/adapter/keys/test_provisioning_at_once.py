@@ -5,6 +5,7 @@ nobody stops.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from capsign_adapter.decide.authority_schedule import Lifetimes
@@ -93,6 +94,7 @@ def test_another_replica_may_be_faster_at_any_moment(tmp_path):
     at = 1
     while True:
         store = open_store(f"sqlite://{tmp_path}/{at}.db", create=True)
+        overtaken: list[Any]
         shared, overtaken = FakeToken(), []
 
         def other(shared=shared, store=store, overtaken=overtaken):

@@ -188,6 +188,7 @@ def test_a_batch_that_is_decided_anew_keeps_its_rate_and_is_recorded_once(rig):
     """A revocation of something else moves the epoch under the batch: the second round used to let
     everything pass.
     """
+    moved: list[Any]
     commit, moved = rig.store.commit, []
 
     def late(epoch, drafts, now):
@@ -253,6 +254,7 @@ def test_a_revocation_between_decision_and_commit_wins(rig):
     """The batch was decided and signed under the old epoch; the commit finds it moved, and the
     second round refuses.
     """
+    revoked: list[Any]
     commit, revoked = rig.store.commit, []
 
     def late(epoch, drafts, now):
@@ -369,6 +371,7 @@ def test_refusals_are_charged_and_whoever_is_over_its_budget_waits_for_the_word(
     """1,024 items in a context that is not allowed, on and on: told at once, it would come at once
     again.
     """
+    paused: list[Any]
     paused, bad = [], rig.handle()
     rig.clock = Clock(pause=paused.append)
     rig.join()
@@ -691,6 +694,7 @@ def test_whoever_asks_the_token_for_a_public_key_has_no_turn(rig):
 )
 def test_a_token_that_hangs_is_not_asked_once_for_each_signature(rig, monkeypatch, takes_s, asked):
     """Ten seconds each: a batch of a thousand held a thread and a place for three hours."""
+    calls: list[Any]
     calls, true = [], time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: true() + takes_s * len(calls))
 
@@ -727,6 +731,7 @@ def test_a_handle_whose_life_ends_while_a_batch_waits_for_its_turns_signs_no_mor
     """A large batch among many takes long: what it was allowed at its beginning is not what it is
     allowed at its end (I2).
     """
+    sizes: list[Any]
     handle, commit, sizes = rig.handle(), rig.store.commit, []
     rig.clock = Clock(now_ms=lambda: now_ms() + (3_600_000 if sizes else 0))
     rig.join()

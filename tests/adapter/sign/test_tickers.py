@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from capsign_adapter.sign.clock import now_ms
@@ -121,7 +122,7 @@ def test_a_call_that_fails_is_made_again_at_its_time_and_no_sooner():
     """A store that is broken is not asked twenty times a second, whatever the last good round
     said.
     """
-    calls = []
+    calls: list[Any] = []
 
     def action() -> bool:
         calls.append(None)

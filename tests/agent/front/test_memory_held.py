@@ -206,7 +206,7 @@ async def test_an_answer_that_is_not_read_for_long_ends_its_call() -> None:
     registrar = BoundedRegistrar(
         Server(), memory, ReadSlots(1, 1), RefusedRpcs(), "app", unread_s=0.01
     )
-    method = grpc.unary_unary_rpc_method_handler(answering)
+    method: Any = grpc.unary_unary_rpc_method_handler(answering)
     registrar.add_registered_method_handlers("s", {"Ask": method})
 
     async def as_grpc_does() -> None:

@@ -57,7 +57,9 @@ def test_what_the_rule_does_not_name_is_refused(asked: dict[str, Any], expected:
 
 @pytest.mark.parametrize("state", types.TranscriptRule.values())
 @pytest.mark.parametrize("given_one", [False, True])
-def test_every_cell_of_the_transcript_rule(state: int, given_one: bool) -> None:
+def test_every_cell_of_the_transcript_rule(
+    state: types.TranscriptRule.ValueType, given_one: bool
+) -> None:
     suffix = types.ContextSuffix(transcript=bytes(32) if given_one else b"")
     good = {
         types.TRANSCRIPT_RULE_UNSPECIFIED: not given_one,

@@ -34,7 +34,7 @@ async def test_an_answer_lost_once_is_fetched_by_sending_the_same_intents_again(
     """The batch was signed and stored, then the stream broke. The second copy gives the stored
     bytes: one signature.
     """
-    broken = []
+    broken: list[Any] = []
 
     def break_once(_: signing_pb2.SignRequest) -> None:
         if not broken:
@@ -105,7 +105,7 @@ async def test_a_refusal_of_a_second_copy_does_not_hide_that_the_first_was_done(
     """First copy signed, answer lost; the second copy meets a refusal. "It will not happen" would
     be a lie: it is unknown.
     """
-    seen = []
+    seen: list[Any] = []
 
     def lose_first(_: signing_pb2.SignRequest) -> None:
         if not seen:
@@ -526,6 +526,7 @@ async def test_an_adapter_that_hangs_leaves_time_for_a_second_try(
     """Signed and stored, then silence on that stream: after half of the timeout the other stream
     fetches the stored bytes.
     """
+    seen: list[Any]
     gate, seen = threading.Event(), []
 
     def hang_once(_: signing_pb2.SignRequest) -> None:

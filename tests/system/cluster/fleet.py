@@ -164,6 +164,7 @@ class Fleet:
 
 
 def entries_of(store: Store) -> list[Entry]:
+    found: list[Any]
     size, found = store.control().tree_size, []
     while len(found) < size:
         found += store.entries(len(found), 4096)

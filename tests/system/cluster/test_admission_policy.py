@@ -267,6 +267,7 @@ def test_what_is_refused_is_in_the_audit_log(fleet):
         return next((one for one in found if key in one.get("annotations", {})), None)
 
     failure = until(event, "the audit event of the refused pod")
+    assert failure is not None
     assert "capsign" in failure["annotations"][key]
     assert failure["responseStatus"]["code"] == 403
 

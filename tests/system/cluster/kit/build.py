@@ -18,6 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SOURCES = Path(__file__).parent.parent / "go"
 PROGRAMS = ("node", "pause")
@@ -127,6 +128,7 @@ def compile_all(target: Path) -> None:
         f"{target}/",
         *(f"./{name}" for name in PROGRAMS),
     ]
+    last_words: list[Any]
     compiled, last_words = 0, []
     with subprocess.Popen(
         command,
