@@ -206,6 +206,21 @@ def test_a_socket_that_this_user_may_not_use_names_user_and_mode(agent, mode, so
     assert str(agent.path) in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("answered", "wanted", "until"),
+    [
+        (False, 200.0, 105.0),  # no agent yet: as long as connecting takes, from now
+        (False, 103.0, 103.0),  # and never longer than the call has
+        (True, 200.0, 200.0),  # one that answered before may be restarting
+        (True, 103.0, 103.0),
+    ],
+)
+def test_a_call_waits_for_its_whole_time_only_where_an_agent_has_answered(answered, wanted, until):
+    socket_ = AgentSocket("/run/capsign/agent.sock", connect_timeout=5.0)
+    socket_.open = answered
+    assert socket_.deadline(wanted, now=100.0) == until
+
+
 def test_an_agent_that_answered_once_is_waited_for_in_full(agent):
     """It may be restarting: that takes longer than connecting."""
     with capsign.Signer(agent.path, timeout=30, connect_timeout=0.5) as signer:
