@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -447,6 +447,26 @@ def test_what_was_committed_goes_out_though_the_store_fails_then(rig):
     assert rig.store.control().tree_size - size == 300
 
 
+def test_a_refusal_that_was_committed_stays_one_though_an_answer_is_lost_then(rig):
+    """It is final. What the lost commit had, refused or not, is unknown."""
+    calls, commit = [], rig.store.commit
+
+    def lost_later(epoch, drafts, now):
+        calls.append(len(drafts))
+        if len(calls) == 2:
+            raise CommitUnknownError("lost")
+        return commit(epoch, drafts, now)
+
+    rig.store.instead(commit=lost_later)
+    in_company(rig)
+    good = hashlib.sha256(b"x").digest()
+    items = rig.sign(b"short", *([good] * 60), algorithm=algorithms.ALGORITHM_ES256)
+    told = [item.failure.reason for item in items if not item.signatures]
+    assert told[0] == reasons.REASON_INPUT_MALFORMED
+    assert set(told[1:]) == {reasons.REASON_COMMIT_UNKNOWN}
+    assert len(told) == 1 + len(items) - calls[0]
+
+
 def test_what_was_committed_names_its_key_though_the_store_fails_then(rig):
     """It went out as a signature of nobody's: an agent cannot hand that on, and it was lost."""
     calls, commit = [], rig.store.commit
@@ -806,6 +826,24 @@ def test_what_a_store_did_not_take_is_not_paid_for(rig, what):
     rig.store.instead(commit=true)
     assert rig.sign(b"m", handle=handle)[0].signatures
     rig.quota.reserve(peer(), 900_000)
+
+
+def test_what_a_store_may_have_taken_stays_paid_for(rig):
+    """If the answer to COMMIT is lost, the rows may be there."""
+    bounded(rig, 1)
+
+    def lost(*_):
+        raise CommitUnknownError("lost")
+
+    rig.store.instead(commit=lost)
+    handle = rig.handle()
+    told = set()
+    for _ in range(20):
+        rig.rates = Buckets(lambda: 0)
+        rig.join()
+        with suppress(CommitUnknownError):
+            told |= {item.failure.reason for item in rig.sign(*([b"m"] * 100), handle=handle)}
+    assert told == {reasons.REASON_RATE_LIMITED}
 
 
 def test_refusals_are_evidence_too(rig):

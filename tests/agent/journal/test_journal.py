@@ -164,6 +164,21 @@ def test_a_crash_at_every_byte_of_the_last_segment_leaves_whole_records(tmp_path
         shutil.rmtree(copy)
 
 
+def test_a_life_of_which_no_record_is_left_leaves_nothing(tmp_path: Path) -> None:
+    """Otherwise each start of an agent that is killed at once would leave a folder behind."""
+    journal = start(tmp_path)
+    journal.append(some(2))
+    kill(journal, tmp_path)
+    segment = last_segment(tmp_path)
+    opening = 8 + int.from_bytes(segment.read_bytes()[:4], "big")
+    os.truncate(segment, opening)
+    recovered = start(tmp_path, 2)
+    assert recovered.sealed() == []
+    assert not segment.exists()
+    assert not segment.parent.exists()
+    recovered.close()
+
+
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_never_delivered(place: float) -> None:
     root = Path(tempfile.mkdtemp())
