@@ -236,9 +236,6 @@ class FakeAgent(rpc.SigningServiceServicer):
             keys=[self._public_key(request.algorithm)], refresh_hint_s=60
         )
 
-    def ReportVerifications(self, request, context):
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "No test asks for it.")
-
     def GetJwks(self, request, context):
         try:
             self._handle(request.handle_id)
