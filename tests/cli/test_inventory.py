@@ -175,7 +175,8 @@ def test_what_needs_attention_stands_out(page):
 
 
 def test_an_empty_deployment_has_a_page_too():
-    nothing = {name: [] for name in ("tenants", "keys", "versions", "grants", "objects", "drift")}
+    names = ("tenants", "keys", "versions", "grants", "objects", "drift")
+    nothing: dict[str, list[object]] = {name: [] for name in names}
     text = render({"at": "2026-11-29T21:30:00Z", "epoch": 1, **nothing})
     assert text.count("None.") == 4
 

@@ -10,6 +10,7 @@ import json
 import select
 import sys
 import time
+from typing import Any
 
 import capsign
 
@@ -40,7 +41,7 @@ def main() -> None:
                 made = signer.sign(message, algorithm="ES256", **WISH)
                 verify(signer, message, made)
             except capsign.CapsignError as error:
-                said = {"error": str(error)}
+                said: dict[str, Any] = {"error": str(error)}
             else:
                 said = {
                     "message": message.decode(),
