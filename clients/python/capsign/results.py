@@ -109,6 +109,8 @@ class PublicKey:
     context_digest: bytes
     attestation: bytes
     activated_at: datetime | None
+    visible_since: datetime | None = None
+    """When verifiers were first shown it; None if the adapter does not say."""
 
     @property
     def pem(self) -> str:

@@ -254,6 +254,7 @@ def public_key(key: signing_pb2.PublicKey) -> PublicKey:
         context_digest=key.context_digest,
         attestation=key.attestation,
         activated_at=_time(key, "activated_at"),
+        visible_since=_time(key, "visible_since"),
     )
 
 

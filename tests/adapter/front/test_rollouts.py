@@ -90,10 +90,13 @@ def test_one_is_started_shown_paused_and_aborted(replica):
         assert found.rollout.newest == 1
         assert [stage.percent for stage in found.rollout.plan if stage.percent] == [1, 10, 50]
         assert found.rollout.workloads == 2
+        readiness = found.rollout.readiness
+        assert (readiness.required, readiness.fetched, readiness.missing) == (False, 0, 0)
         assert found.steps[0].act == "started"
         assert found.steps[-1].actor == OPERATOR
         aborted = stub.AbortRollout(CALLS["AbortRollout"], timeout=10).rollout
         assert aborted.stage == pb.ROLLOUT_STAGE_ABORTED
+        assert not aborted.HasField("readiness")
         assert waiting(channel) == (0, 0)
         listed = stub.ListRollouts(CALLS["ListRollouts"], timeout=10).rollouts
         assert [each.id for each in listed] == [started.id]
