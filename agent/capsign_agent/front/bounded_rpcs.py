@@ -84,15 +84,20 @@ class MessageReader(Reader):
     """Receives the messages of one RPC. Used by the task of that RPC only."""
 
     def __init__(
-        self, context: Any, slots: ReadSlots, socket: str, quiet: Callable[[], bool] | None = None
+        self,
+        context: Any,
+        slots: ReadSlots,
+        socket: str,
+        quiet: Callable[[], bool] | None = None,
+        *,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
+        """`task` is the RPC's own, by default the current one."""
         super().__init__(socket, quiet)
         self._context = context
         self._slots = slots
         self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
+        self._task = task or _task_of_call()
         self._waiter: asyncio.Future[None] | None = None
         self._telling: asyncio.Task[None] | None = None
 
@@ -163,8 +168,7 @@ class RefusedRpcs:
 
     def one_more(self) -> None:
         """Add the current RPC, and cancel older ones above the bounds LEAVING and MOST_LEAVING."""
-        task = asyncio.current_task()
-        assert task is not None
+        task = _task_of_call()
         now = asyncio.get_running_loop().time()
         self._since[task] = now
         task.add_done_callback(lambda gone: self._since.pop(gone, None))
@@ -220,27 +224,32 @@ class BoundedRegistrar:
         behaviour = handler.unary_unary
 
         async def unary(_: Any, context: Any) -> Any:
-            await self._admit(context)
-            answer = await behaviour(await self._message(context), context)
-            _cut_off_unread(self._unread_s)
+            task = await self._admit(context)
+            answer = await behaviour(await self._message(context, task), context)
+            _cut_off_unread(self._unread_s, task)
             return answer
 
         made = grpc.stream_unary_rpc_method_handler
         return made(unary, handler.request_deserializer, handler.response_serializer)
 
-    async def _admit(self, context: Any) -> None:
-        """Take the memory of an RPC as such until it has ended. Ends the RPC with OVERLOADED if
-        there is none.
+    async def _admit(self, context: Any) -> asyncio.Task[Any]:
+        """Take the memory of an RPC as such until it has ended. Returns its task. Ends the RPC with
+        OVERLOADED if there is none.
         """
         try:
             self._memory.acquire(RPC_BYTES)
         except FailureError as error:
             self._leaving.one_more()
             await abort(context, error)
-        at_end_of_call(lambda: self._memory.release(RPC_BYTES))
+        task = _task_of_call()
+        task.add_done_callback(self._left)
+        return task
 
-    async def _message(self, context: Any) -> Any:
-        inbox = MessageReader(context, self._slots, self._socket)
+    def _left(self, _: object) -> None:
+        self._memory.release(RPC_BYTES)
+
+    async def _message(self, context: Any, task: asyncio.Task[Any]) -> Any:
+        inbox = MessageReader(context, self._slots, self._socket, task=task)
         try:
             message = await inbox.next()
         except FailureError as error:
@@ -280,14 +289,20 @@ def at_end_of_call(act: Callable[[], None]) -> None:
     gRPC's own callback for that makes a reference cycle, and the request would stay in memory until
     the garbage collector runs. A callback of the RPC's task does not.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    task.add_done_callback(lambda _: act())
+    _task_of_call().add_done_callback(lambda _: act())
 
 
-def _cut_off_unread(seconds: float = UNREAD_S) -> None:
-    """Cancel the current RPC if its caller has not taken the answer within UNREAD_S."""
+def _task_of_call() -> asyncio.Task[Any]:
+    """The task of the current RPC. Python 3.11 takes longer to find it than to add a callback."""
     task = asyncio.current_task()
     assert task is not None
+    return task
+
+
+def _cut_off_unread(seconds: float = UNREAD_S, task: asyncio.Task[Any] | None = None) -> None:
+    """Cancel an RPC, by default the current one, if its caller has not taken the answer within
+    UNREAD_S.
+    """
+    task = task or _task_of_call()
     timer = asyncio.get_running_loop().call_later(seconds, task.cancel)
     task.add_done_callback(lambda _: timer.cancel())

@@ -107,7 +107,9 @@ class Coalescer:
         """Whether more than one socket has had calls in the last second, or has calls that wait.
         Pieces of calls and batches are small then.
         """
-        return len(self._waiting.owners) > 1 or self._shares.crowded(time.monotonic())
+        if len(self._waiting.owners) > 1:
+            return True
+        return self._shares.sockets > 1 and self._shares.crowded(time.monotonic())
 
     @property
     def piece_items(self) -> int:

@@ -14,14 +14,17 @@ class StreamShares:
         self._has: dict[object, str] = {}
         """The socket whose batch each stream has; empty for none."""
 
+    @property
+    def sockets(self) -> int:
+        """How many sockets have ever had a call."""
+        return len(self._last_call)
+
     def called(self, socket: str, now: float) -> None:
         """A call came on this socket."""
         self._last_call[socket] = now
 
     def crowded(self, now: float) -> bool:
         """Whether more than one socket has had a call within CROWDED_S."""
-        if len(self._last_call) < 2:
-            return False
         return sum(when > now - CROWDED_S for when in self._last_call.values()) > 1
 
     def has(self, stream: object, socket: str) -> None:
