@@ -46,7 +46,7 @@ def objects(
         one
         for path, text in texts.items()
         if path.endswith(".yaml")
-        for one in yaml.safe_load_all(text)
+        for one in yaml.load_all(text, Loader=yaml.CSafeLoader)
         if one
     ]
 
