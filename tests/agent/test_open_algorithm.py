@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+import grpc
 import pytest
 from capsign_agent.sign import verify
 from capsign_wire.agent.v1 import agent_pb2
@@ -95,6 +96,26 @@ async def test_an_algorithm_that_was_stripped_is_refused(place: Home, adapter: F
             error = FailureError.from_item(signed.items[0].failure)
             assert error.reason == fail.REASON_INPUT_MALFORMED
     assert not adapter.requests
+
+
+async def test_an_older_application_gets_what_it_names_while_others_move(
+    place: Home, adapter: FakeAdapter
+) -> None:
+    """I10: it knows of no open algorithm; without one it is refused as ever."""
+    adapter.open = [ML_DSA, ES256]
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        [item] = group(handle.id, b"a").items
+        older = agent_pb2.SignRequest(handle_id=handle.id, algorithm=ES256, item=item)
+        signed = (await stub.Sign(older)).signed
+        assert check(adapter, signed, b"a") == [ES256]
+        older.algorithm, older.item.intent_id = UNSPECIFIED, new_intent_id()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Sign(older)
+    failure = FailureError.from_rpc(caught.value)
+    assert failure is not None
+    assert failure.reason == fail.REASON_INPUT_MALFORMED
 
 
 async def test_a_signature_by_an_algorithm_that_the_handle_lacks_is_not_passed_on(

@@ -15,6 +15,7 @@ from capsign_wire.adapter.v1 import approvals_pb2, approvals_pb2_grpc, policy_pb
 from capsign_wire.adapter.v1 import policy_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.packed import pack, unpack
+from capsign_wire.types.v1 import algorithms_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.adapter_rig import APP, AUDITOR, OPERATOR, OTHER, POLICY, STRANGER, AdapterRig
 from support.replica import RunningReplica
@@ -190,6 +191,33 @@ def test_the_way_back_from_what_strengthened_weakens(replica):
     assert answer.weakens
     assert answer.version.version == 3
     assert in_force(replica) == 2
+
+
+def test_a_replayed_approval_does_not_bring_a_weaker_policy_back(replica):
+    """I10: it was good once. What was strengthened since is not weakened by it again."""
+    waiting = propose(replica, WEAKER)
+    decide(replica, "Approve", waiting.proposal_id)
+    assert propose(replica, STRONGER).epoch
+    assert in_force(replica) == 3
+    refused(reasons.REASON_ILLEGAL_TRANSITION, decide, replica, "Approve", waiting.proposal_id)
+    assert in_force(replica) == 3
+
+
+def test_a_policy_that_is_rolled_back_lets_nothing_weaker_sign(replica):
+    """I10: an old document waits for an approver, and handles from its time are good for no more
+    than the policy in force.
+    """
+    rig, es256 = replica.rig, algorithms_pb2.ALGORITHM_ES256
+    handle = rig.handle()
+    (item,) = rig.sign(bytes(32), algorithm=es256, handle=handle)
+    assert item.signatures
+    allowed = "algorithms: [Ed25519, ES256, HS256, ML-DSA-65]\n    protocols"
+    assert allowed in PEOPLE
+    narrow = PEOPLE.replace(allowed, "algorithms: [Ed25519, ML-DSA-65]\n    protocols", 1)
+    assert propose(replica, narrow).epoch
+    assert propose(replica, PEOPLE).weakens
+    (item,) = rig.sign(bytes(32), algorithm=es256, handle=handle)
+    assert item.failure.reason == reasons.REASON_ALGORITHM_NOT_ALLOWED
 
 
 @pytest.mark.parametrize(

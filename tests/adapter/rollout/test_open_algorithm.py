@@ -15,14 +15,15 @@ from capsign_agent.sign.public_keys import Known
 from capsign_evidence.leaf_reader import Refused, SignedTwice, decode
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from capsign_wire.types.v1 import failures_pb2 as reasons
-from capsign_wire.types.v1 import signing_pb2
-from support.adapter_rig import OTHER, peer
+from support.adapter_rig import OTHER, POLICY, AdapterRig, peer
 from support.rollout_rig import ED25519, Clock, RolloutRig
 from support.rollouts import ML_DSA, PLAN
 
 S = RolloutStage
 WIDE = replace(PLAN, canary=(CanaryStep(100, 60_000),))
+HS256 = algorithms_pb2.ALGORITHM_HS256
 ISSUER = signing_pb2.ContextSuffix(role="issuer")
 
 
@@ -110,6 +111,30 @@ def test_the_rollout_says_what_an_open_call_is_signed_with(rollouts):
     assert set(other.sign()) == {ED25519}, "its grant does not allow the new one"
 
 
+def test_open_is_one_that_the_grant_allows(tmp_path):
+    """I10: nobody named an algorithm, so nobody but the policy says how weak it may be. The key has
+    others, and would sign with Ed25519 where all may.
+    """
+    several = "algorithms: [Ed25519, ES256, HS256, ML-DSA-65]\n    protocols"
+    assert several in POLICY
+    text = POLICY.replace(several, "algorithms: [ML-DSA-65]\n    protocols", 1)
+    rig = AdapterRig(tmp_path / "narrow", text)
+    assert set(Caller(rig).sign()) == {ML_DSA}
+    rig.close()
+
+
+def test_a_second_signature_is_by_an_algorithm_that_the_grant_allows(rig):
+    """I10, I2: both take the message, so a call that names the first would have had the second."""
+    rollouts = RolloutRig(rig, Clock(), WIDE)
+    rollouts.start(HS256)
+    rollouts.until(S.DUAL_SIGN)
+    (item,) = rig.sign(b"m", algorithm=ED25519)
+    assert len(item.signatures) == 2
+    handle, who = rig.handle("others", peer(OTHER)), peer(OTHER)
+    (item,) = rig.sign(b"m", algorithm=ED25519, who=who, handle=handle)
+    assert len(item.signatures) == 1, "its grant has no HS256"
+
+
 def test_one_leaf_names_the_signatures_of_two_algorithms(rollouts):
     rollouts.start(ML_DSA)
     rollouts.until(S.DUAL_SIGN)
@@ -190,7 +215,9 @@ def test_inputs_for_keys_that_do_not_sign_any_more_are_not_signed(rollouts):
 
 
 def test_a_named_algorithm_stays_what_it_is(rollouts):
-    """Who names one gets that one first, at each stage; also an agent of before."""
+    """I10, an older agent or client: it names one, knows of no second input, and gets that one at
+    each stage.
+    """
     rollouts.start(ML_DSA)
     for stage in (S.CANARY, S.DUAL_SIGN, S.DONE):
         rollouts.until(stage)
