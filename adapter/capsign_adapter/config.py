@@ -243,8 +243,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """The checked configuration. Raises settings.SettingsError with a sentence that names the key
-    and the fix.
+    """Returns the checked configuration. Raises settings.SettingsError with a sentence that names
+    the key and the fix.
     """
     config = settings.load(path, Config, ENV_PREFIX, environ)
     for key, sentence in _faults(config):
@@ -253,7 +253,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
 
 
 def lifetimes(identity: Identity) -> Lifetimes:
-    """How long certificates and authorities live."""
+    """Returns how long certificates and authorities live, milliseconds."""
     return Lifetimes(
         identity.svid_ttl_s * 1000, identity.authority_ttl_s * 1000, identity.propagation_s * 1000
     )
@@ -274,7 +274,9 @@ def _faults(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _address_faults(listen: Listen) -> Iterator[tuple[str, str]]:
-    """Of every key of the section that is an address; an empty one is none, where that may be."""
+    """Returns the faults of every key of the section that is an address; an empty one is none,
+    where that may be.
+    """
     for name in listen.__struct_fields__:
         if not name.endswith("address") or (name != "address" and not getattr(listen, name)):
             continue

@@ -216,13 +216,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def probe_path(self) -> Path:
-        """Where the probe connects."""
+        """Returns the path of the socket at which the probe connects."""
         return self.health.probe_path or Path(f"{self.health.path}.probe")
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """The checked configuration. Raises settings.SettingsError with a sentence that names the key
-    and the fix.
+    """Returns the checked configuration. Raises settings.SettingsError with a sentence that names
+    the key and the fix.
     """
     if path is None and f"{ENV_PREFIX}_CONFIG" not in environ:
         raise settings.SettingsError(

@@ -1,8 +1,7 @@
-"""The policy in force, resolved: names bound, durations in milliseconds, algorithms as numbers,
-ready to be asked.
+"""The policy in force, with names resolved, durations in milliseconds and algorithms as numbers.
 
-`policy_load.parse_policy` is the only maker: it takes the YAML document and refuses what is wrong
-with it. Nothing here changes after that; a new policy is a new object with a new digest.
+`policy_load.parse_policy` is the only function that makes one: it parses the YAML document and
+refuses what is wrong with it. A policy is immutable; a new one is a new object with a new digest.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ class KeyKind(Enum):
     """A key pair in the token, which signs there; one algorithm."""
 
     def custody(self, algorithm: int) -> frozenset[int]:
-        """The custody classes in which a key of this kind can have that algorithm; empty: it
-        cannot.
+        """Returns the custody classes in which a key of this kind can have that algorithm; empty:
+        it cannot.
         """
         row = ALGORITHMS[algorithm]
         if self is KeyKind.DIRECT:
@@ -42,7 +41,7 @@ class KeyKind(Enum):
 
 
 class Role(Enum):
-    """What a person or an automaton may do to the adapter."""
+    """A set of administrative methods that a person or an automaton may call."""
 
     OPERATOR = "operator"
     DEVELOPER = "developer"
@@ -186,28 +185,28 @@ class Policy:
         )
 
     def grants_of(self, spiffe_id: str) -> tuple[Grant, ...]:
-        """Every grant that names this workload, sorted by name; empty for a workload that policy
+        """Returns every grant that names this workload, sorted by name; none for one that policy
         does not know.
         """
         return self._by_workload.get(spiffe_id, ())
 
     def tenant_of(self, spiffe_id: str) -> str:
-        """The tenant that answers for what this workload makes the adapter do: that of its first
-        grant; empty: nobody's.
+        """Returns the tenant that is charged for what this workload makes the adapter do: that of
+        its first grant; empty: nobody's.
         """
         grants = self.grants_of(spiffe_id)
         return grants[0].tenant if grants else ""
 
     def grant(self, name: str) -> Grant | None:
-        """The grant of that name."""
+        """Returns the grant of that name."""
         return self._by_name.get(name)
 
     def key(self, tenant: str, name: str) -> Key | None:
-        """The key of that tenant and name."""
+        """Returns the key of that tenant and name."""
         return self._by_key.get((tenant, name))
 
     def roles_of(self, spiffe_id: str) -> frozenset[Role]:
-        """The roles of this identity; empty for one that policy does not know."""
+        """Returns the roles of this identity; empty for one that policy does not know."""
         return self.roles.get(spiffe_id, frozenset())
 
 

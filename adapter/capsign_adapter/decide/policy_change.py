@@ -1,5 +1,5 @@
-"""What changes from one policy document to another, and whether each change is same, stronger,
-weaker or broader. The rule for every field is in the table of `policy_strength.py`.
+"""Compares two policy documents, and classifies each change as same, stronger, weaker or broader.
+The rule for every field is in the table of `policy_strength.py`.
 
 Documents are compared by meaning: order, comments, spelling of a duration and a default that is
 written out change nothing.
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 
 class Strength(StrEnum):
-    """What a change does to what the policy holds back."""
+    """Whether a change makes the policy allow less or more than before."""
 
     SAME = "same"
     """Nothing that was refused is allowed now, and nothing the other way round."""
@@ -27,7 +27,7 @@ class Strength(StrEnum):
 
     @property
     def weakens(self) -> bool:
-        """Whether a second person has to agree."""
+        """Whether the change needs a second person's approval."""
         return self in {Strength.WEAKER, Strength.BROADER}
 
 
@@ -46,7 +46,7 @@ class Change:
 
 
 def weakens(changes: Sequence[Change]) -> bool:
-    """Whether one of them does."""
+    """Returns whether one of the changes needs a second person's approval."""
     return any(change.strength.weakens for change in changes)
 
 
@@ -56,14 +56,14 @@ class Rule(Protocol):
     def changes(
         self, subject: str, old: Any, new: Any, table: Mapping[type, Mapping[str, Rule]]
     ) -> Iterator[Change]:
-        """What changes from `old` to `new`; nothing if they mean the same."""
+        """Returns the changes from `old` to `new`; none if they mean the same."""
 
 
 def compare(
     subject: str, old: Any, new: Any, table: Mapping[type, Mapping[str, Rule]]
 ) -> Iterator[Change]:
-    """The changes between two parts of one type. Raises KeyError for a field without a rule: it
-    must not pass as unchanged.
+    """Returns the changes between two parts of one type. Raises KeyError for a field without a
+    rule: it must not pass as unchanged.
     """
     rules = table[type(new)]
     for name in new.__struct_fields__:
@@ -133,7 +133,7 @@ class Choice:
 
 
 def ranked(*weakest_first: Any) -> Callable[[Any, Any], Strength]:
-    """For `Choice`: words in an order."""
+    """Returns the `between` of a `Choice` whose words are in an order, weakest first."""
     places = {word: place for place, word in enumerate(weakest_first)}
 
     def between(old: Any, new: Any) -> Strength:
@@ -143,7 +143,7 @@ def ranked(*weakest_first: Any) -> Callable[[Any, Any], Strength]:
 
 
 def always(strength: Strength) -> Callable[[Any, Any], Strength]:
-    """For `Choice`: whatever it was and is."""
+    """Returns the `between` of a `Choice` of which every change has this strength."""
     return lambda _, __: strength
 
 

@@ -11,18 +11,18 @@ MAX_WORDS = 512
 
 
 def lines(found: Sequence[Change]) -> list[str]:
-    """A line for each change: its strength, what it is about, and what happens to it."""
+    """Returns a line for each change: its strength, what it is about, and what happens to it."""
     return [line_of(change) for change in found]
 
 
 def line_of(change: Change) -> str:
-    """One change."""
+    """Returns the line of one change, cut to MAX_WORDS characters."""
     line = f"{change.strength.value:<8}  {change}"
     return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 3]}..."
 
 
 def summary(found: Sequence[Change]) -> str:
-    """All of them in a sentence."""
+    """Returns a sentence that counts the changes by strength."""
     if not found:
         return "Nothing changes in what the policy says."
     counted = len([change for change in found if change.strength.weakens])

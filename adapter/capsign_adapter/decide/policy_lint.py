@@ -1,4 +1,6 @@
-"""What is legal in a policy and still unwise. A finding never stops a policy from taking force."""
+"""Finds what is legal in a policy and still unwise. A finding never keeps a policy from coming into
+force.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class Finding:
 
 
 def lint(policy: Policy) -> list[Finding]:
-    """Everything unwise in this policy, in the order of the document."""
+    """Returns everything unwise in this policy, in the order of the document."""
     grants = (finding for grant in policy.grants for finding in _grant(grant))
     return [*_tenants(policy), *_keys(policy), *grants, *_people(policy), *_floors(policy)]
 

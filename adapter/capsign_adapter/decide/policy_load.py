@@ -1,6 +1,7 @@
-"""From a policy's parts to a policy in force: what the parts mean together, checked; then resolved.
+"""Makes a policy from the parts of a document: checks what the parts mean together, then resolves
+names and units.
 
-All problems are found before any is reported, so that a document is put right in one go.
+All problems are collected before any is reported, so that a document can be corrected in one go.
 """
 
 from __future__ import annotations
@@ -67,14 +68,14 @@ TRANSCRIPTS = {
 
 
 def parse_policy(data: bytes) -> Policy:
-    """The policy in this document. Raises PolicyError, which names every problem, its path and its
-    remedy.
+    """Returns the policy of this document. Raises PolicyError, which names every problem, its path
+    and its remedy.
     """
     return _Checker(decode(data)).policy(data)
 
 
 class _Checker:
-    """One pass over a document. Problems gather in `found`; nothing is resolved until there are
+    """Checks one document. Problems are collected in `found`; nothing is resolved until there are
     none.
     """
 
@@ -173,7 +174,7 @@ class _Checker:
                 )
 
     def _check_algorithms(self, path: str, names: tuple[str, ...]) -> list[str]:
-        """The names that are known and strong enough."""
+        """Returns the algorithms that are known and strong enough; of others it notes why not."""
         good = []
         floor = self._document.algorithms.floor_bits
         self._no_duplicates(path, names)
@@ -299,8 +300,8 @@ def _lifetime(part: KeyPart) -> Lifetime:
 
 
 def _context_cost(grant: GrantPart) -> int:
-    """Bytes of a token for a rule, at most: 32 for each fact, and each distinct name once with 2
-    bytes around it.
+    """Returns the most bytes that a rule takes in a token: 32 for each fact, and each distinct name
+    once with 2 bytes around it.
     """
     facts = sum(len(rule.roles) + len(rule.versions) for rule in grant.protocols)
     names = {

@@ -1,4 +1,4 @@
-"""Whom a change of the policy touches: grants, and the workloads that hold handles of them."""
+"""Finds the grants that a change of the policy touches, and who holds handles of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Touched:
 
 
 def touched(old: Policy, new: Policy) -> list[Touched]:
-    """Everything that a workload notices, in the order of the grants' names."""
+    """Returns every grant of which a workload notices the change, in the order of the names."""
     names = sorted({grant.name for grant in (*old.grants, *new.grants)})
     return [each for name in names for each in _of(old, new, old.grant(name), new.grant(name))]
 
 
 def unserved(policy: Policy, keys: set[tuple[str, str]]) -> list[str]:
-    """Keys that the policy names and that have no version yet; nothing can be signed with them."""
+    """Returns the keys of the policy that have no version yet; nothing can be signed with them."""
     named = sorted((key.tenant, key.name) for key in policy.keys)
     return [f"{tenant}/{name}" for tenant, name in named if (tenant, name) not in keys]
 
@@ -55,7 +55,7 @@ def _changed(old: Policy, new: Policy, before: Grant, after: Grant) -> Iterator[
 
 
 def _effect(old: Policy, new: Policy, before: Grant, after: Grant) -> str:
-    """What happens to handles that stay, by the strictest of what changed."""
+    """Returns what happens to handles that stay, by the strictest of the changes."""
     if (before.tenant, before.key, before.purpose) != (after.tenant, after.key, after.purpose):
         return "their handles are refused; they get others"
     key = (new.key(after.tenant, after.key), old.key(before.tenant, before.key))

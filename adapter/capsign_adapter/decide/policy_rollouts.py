@@ -1,4 +1,4 @@
-"""What a policy says of rollouts and rotations: checked, and resolved to numbers."""
+"""Checks the rollouts and rotations of a policy document, and resolves them to numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIN_ROTATION_MS, MAX_ROTATION_MS = 60_000, 3650 * DAY_MS
 
 
 def plan_of(part: RolloutsPart) -> RolloutPlan:
-    """The stages and triggers, in milliseconds and parts in a million."""
+    """Returns stages in milliseconds, and triggers in parts in a million."""
     return RolloutPlan(
         propagation_ms=durations.to_millis(part.propagation),
         canary=tuple(
@@ -48,7 +48,7 @@ def plan_of(part: RolloutsPart) -> RolloutPlan:
 
 
 def rotation_of(part: RotationPart | None) -> Rotation | None:
-    """When a key is rotated; None for one that is not, by itself."""
+    """Returns when a key is rotated, in milliseconds; None if it is not rotated by itself."""
     if part is None:
         return None
     begin, end = (part.window.begin, part.window.end) if part.window else ("00:00", "00:00")
@@ -61,7 +61,7 @@ def rotation_of(part: RotationPart | None) -> Rotation | None:
 
 
 def problems(document: PolicyDocument) -> list[Problem]:
-    """What is wrong with them."""
+    """Returns what is wrong with rollouts and rotations, each with its path and its remedy."""
     return [*_of_rollouts(document.rollouts), *_of_rotations(document)]
 
 

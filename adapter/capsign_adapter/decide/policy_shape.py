@@ -1,5 +1,5 @@
-"""From the bytes of a policy to its parts: YAML, then shape. What is wrong is said with its path
-and what to do about it.
+"""Parses the bytes of a policy document: YAML, then the shape of `policy_document.py`. A problem is
+reported with its path and its remedy.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def decode(data: bytes) -> PolicyDocument:
-    """The document in its shape. Raises PolicyError."""
+    """Returns the document in its shape. Raises PolicyError."""
     try:
         raw = strict_yaml.load(data, MAX_BYTES, MAX_NODES)
     except strict_yaml.YamlError as error:
@@ -72,7 +72,7 @@ def decode(data: bytes) -> PolicyDocument:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of the document, for editors."""
+    """Returns the JSON Schema (2020-12) of the document, for editors."""
     made = msgspec.json.schema(PolicyDocument)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -95,7 +95,7 @@ _KINDS = {
 
 
 def _problem(message: str) -> Problem:
-    """The words of msgspec, with their path, in words for the person who wrote the policy."""
+    """Returns an error of msgspec, with its path, in words for the person who wrote the policy."""
     what, _, where = message.partition(" - at `")
     path = where.removesuffix("`").removeprefix("$").removeprefix(".")
     if found := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL):
@@ -155,7 +155,7 @@ def _wrong_kind(path: str, wanted: str, got: str) -> Problem:
 
 
 def _type_at(path: str) -> inspect.Type:
-    """The declared type at a path such as "grants[2].rate"."""
+    """Returns the declared type at a path such as "grants[2].rate"."""
     kind = inspect.type_info(PolicyDocument)
     for step in re.findall(r"[A-Za-z_]+|\[\d*\.*\]", path):
         if isinstance(kind, inspect.UnionType):

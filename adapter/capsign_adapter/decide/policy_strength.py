@@ -1,5 +1,5 @@
-"""The rule for every field of the policy document: what each change of it is. `policy_change.py`
-has the kinds of rules.
+"""The rule for every field of the policy document: how strong each change of it is.
+`policy_change.py` has the kinds of rules.
 
 Whoever adds a field to `policy_document.py` adds its row here; a test walks the schema and fails
 where one is missing. In doubt a change is weaker: then somebody else looks at it.
@@ -55,7 +55,9 @@ def _transcript(old: str, new: str) -> Strength:
 
 
 class _Identities(Names):
-    """Who has a role. What it is to lose one depends on the role, which `subject` names."""
+    """Identities that have a role. How strong the loss of one is depends on the role, which
+    `subject` names.
+    """
 
     def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
         lost = WEAKER if subject.removeprefix("role ") in WATCH else STRONGER
@@ -235,8 +237,8 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
 
 
 def changes(old: doc.PolicyDocument, new: doc.PolicyDocument) -> list[Change]:
-    """What changes from one document to the other, in the order of the schema; those that weaken
-    first.
+    """Returns the changes from one document to the other, in the order of the schema; those that
+    weaken first.
     """
     found = list(compare("policy", old, new, TABLE))
     return [

@@ -1,4 +1,4 @@
-"""How a version of the policy is named, and what ends it with its proposal."""
+"""Names versions of the policy, and says what becomes of one when its proposal ends."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from capsign_adapter.model.lifecycle import PolicyEvent, ProposalState
 
 
 def target_of(version: int, digest: bytes) -> str:
-    """How evidence names a version: number and digest of the document."""
+    """Returns how evidence names a version: number and digest of the document."""
     return f"{version}/{digest.hex()}"
 
 
 def proposal_target(version: int) -> str:
-    """How its proposal does."""
+    """Returns how the proposal of a version names it."""
     return f"policy/{version}"
 
 
 def file_identity(trust_domain: str) -> str:
-    """Who proposes what is in a replica's file: no person and no workload, so it has no certificate
-    and no role that a policy could give it.
+    """Returns the identity that proposes what is in a replica's file: no person and no workload, so
+    it has no certificate and no role that a policy could give it.
     """
     return f"spiffe://{trust_domain}/adapter/policy-file"
 
