@@ -136,9 +136,12 @@ class Fleet:
         """End it as a machine that loses its power does."""
         self.dev.end(self.replicas[replica], signal.SIGKILL)
 
-    def start_again(self, replica: int) -> None:
-        """Start it in its place, and wait until it serves."""
-        self.replicas[replica] = psutil.Process(self.dev.start_adapter(replica).pid)
+    def start_again(
+        self, replica: int, *, module: str = "capsign_adapter", **environment: str
+    ) -> None:
+        """Start it in its place, perhaps through another module, and wait until it serves."""
+        process = self.dev.start_adapter(replica, module=module, **environment)
+        self.replicas[replica] = psutil.Process(process.pid)
         self.dev.wait_serving(self.dev.about["adapters"][replica]["health"], PATIENCE_S)
 
     def ask(self, method: str, request: Any, replica: int | None = None) -> Any:

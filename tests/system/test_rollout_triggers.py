@@ -1,0 +1,178 @@
+"""What rolls a rollout back, through whole agents: at its bound and above it, below its minimum of
+samples, while clocks step, and over a restart of all replicas.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import capsign
+import pytest
+from capsign_adapter.model.lifecycle import RolloutPace, RolloutStage
+from capsign_wire.adapter.v1 import rollouts_pb2 as pb
+from support.dev import stopped
+from support.drill import WISH
+from support.fleet import KEY, TENANT, WORKLOADS, Fleet
+
+STAGES = {
+    "propagation": "3s",
+    "canary": [{"percent": 99, "bake": "10m"}],
+    "dual_sign": "0s",
+    "promote": "10m",
+    "retire": "10m",
+    "triggers": {
+        "error_rate": "10%",
+        "verify_failure_rate": "10%",
+        "p99": "1s",
+        "min_samples": 30,
+        "min_verifications": 20,
+    },
+}
+CALLS = 15
+"""Of each workload: without those of any one of them there are still enough samples."""
+
+Answer = capsign.Signature | capsign.CapsignError
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    root = Path(tempfile.mkdtemp(prefix="cs-"))
+    made = Fleet(root / "d", STAGES)
+    yield made
+    made.close()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def begun(fleet: Fleet) -> pb.Rollout:
+    """A rollout in its canary, which has all workloads."""
+    while True:
+        fleet.start(overtake=True)
+        row = fleet.until(lambda now: now.stage == RolloutStage.CANARY)
+        if row.workloads_in == len(WORKLOADS):
+            return row
+
+
+def report(fleet: Fleet, version: int, verified: int, failed: int) -> None:
+    """So many of each workload, at its agent."""
+    for socket in fleet.sockets.values():
+        with capsign.Signer(socket) as signer:
+            keys = signer.public_keys(algorithm="ES256", **WISH)
+            (kid,) = [key.kid for key in keys if key.version == version]
+            for good, count in ((True, verified), (False, failed)):
+                if count:
+                    signer.report_verification(kid, good, count=count, algorithm="ES256", **WISH)
+
+
+def counted(fleet: Fleet, seen: Callable[[pb.RolloutSide], int], count: int) -> pb.Rollout:
+    """Where it is once so many are counted, and a look later."""
+    row = fleet.until(lambda now: seen(now.new_side) >= count)
+    assert seen(row.new_side) == count
+    sign(fleet, 1)
+    return fleet.until(lambda now: now.through_leaf > row.through_leaf)
+
+
+def verifications(side: pb.RolloutSide) -> int:
+    return side.verified + side.verify_failed
+
+
+def sign(fleet: Fleet, count: int, timeout: float = 20.0) -> list[Answer]:
+    """So many calls at each agent at once; what came of them."""
+
+    def one(socket: str) -> list[Answer]:
+        with capsign.Signer(socket) as signer:
+            messages = [b"m"] * count
+            with suppress(capsign.Unknown):
+                return signer.sign_many(messages, algorithm="ES256", timeout=timeout, **WISH)
+            return []
+
+    with ThreadPoolExecutor(len(fleet.sockets)) as pool:
+        return [each for some in pool.map(one, fleet.sockets.values()) for each in some]
+
+
+def rolled_back(fleet: Fleet) -> pb.RolloutStep:
+    """The step that took it back."""
+    fleet.until(lambda now: now.stage == RolloutStage.ROLLED_BACK)
+    last = fleet.get().steps[-1]
+    assert (last.act, last.actor) == ("rolled-back", "")
+    return last
+
+
+def test_failed_verifications_below_the_minimum_at_the_bound_and_above(fleet):
+    row = begun(fleet)
+    report(fleet, row.after.version, 0, 3)
+    row = counted(fleet, verifications, 9)
+    assert row.stage == RolloutStage.CANARY, "so few say nothing"
+    report(fleet, row.after.version, 27, 0)
+    row = counted(fleet, verifications, 90)
+    assert (row.stage, row.new_side.verify_failed) == (RolloutStage.CANARY, 9), "a tenth is allowed"
+    report(fleet, row.after.version, 0, 1)
+    assert rolled_back(fleet).after.verify_failed == 12
+
+
+def test_calls_that_take_long(fleet):
+    begun(fleet)
+    pause = threading.Event()
+    with ThreadPoolExecutor(1) as pool, ExitStack() as all_stopped:
+        for replica in fleet.replicas:
+            all_stopped.enter_context(stopped(replica))
+        calls = pool.submit(sign, fleet, CALLS)
+        pause.wait(2.5)
+        all_stopped.close()
+        assert len(calls.result(60)) == CALLS * len(WORKLOADS)
+    assert rolled_back(fleet).after.p99_ms > 1000
+
+
+def test_calls_without_an_answer(fleet):
+    begun(fleet)
+    with ExitStack() as all_stopped:
+        for replica in fleet.replicas:
+            all_stopped.enter_context(stopped(replica))
+        sign(fleet, CALLS, timeout=1.5)
+    sign(fleet, CALLS)
+    assert rolled_back(fleet).after.unanswered > 0
+
+
+def test_a_pause_outlives_every_replica_and_what_is_paused_is_still_taken_back(fleet):
+    row = begun(fleet)
+    key = {"tenant": TENANT, "key": KEY}
+    fleet.ask("PauseRollout", pb.PauseRolloutRequest(**key))
+    paused = fleet.get().rollout
+    for replica in fleet.replicas:
+        fleet.dev.end(replica)
+    for number in range(len(fleet.replicas)):
+        fleet.start_again(number)
+    now = fleet.get().rollout
+    assert (now.pace, now.remaining_ms) == (RolloutPace.HELD, paused.remaining_ms)
+    fleet.ask("ResumeRollout", pb.ResumeRolloutRequest(**key))
+    assert fleet.get().rollout.pace == RolloutPace.RUNNING
+    fleet.ask("PauseRollout", pb.PauseRolloutRequest(**key))
+    report(fleet, row.after.version, 0, 20)
+    assert rolled_back(fleet).after.verify_failed == 60
+
+
+def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet, tmp_path):
+    """Both ways, in all replicas; agents keep the right time, and take no handles of a clock that is
+    an hour off.
+    """
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    for number, replica in enumerate(fleet.replicas):
+        fleet.dev.end(replica)
+        fleet.start_again(number, module="support.skewed_adapter", CAPSIGN_TEST_CLOCK=str(clock))
+    row = begun(fleet)
+    clock.write_text("-60000")
+    report(fleet, row.after.version, 18, 2)
+    row = fleet.until(lambda now: verifications(now.new_side) == 60)
+    assert row.stage == RolloutStage.CANARY
+    clock.write_text("300000")
+    row = fleet.until(lambda now: now.remaining_ms < 400_000)
+    assert row.stage == RolloutStage.CANARY, "half of its time is left"
+    report(fleet, row.after.version, 0, 10)
+    assert rolled_back(fleet).after.verify_failed == 36
+    clock.write_text("0")
