@@ -65,11 +65,13 @@ class Drill:
         self,
         fleet: Fleet,
         *,
-        algorithm: str = "ES256",
+        algorithm: str | None = "ES256",
         callers: int = CALLERS,
         silent: Collection[str] = (),
     ) -> None:
-        """`silent`: the workloads whose agents are told nothing of verifications, and not asked."""
+        """`algorithm` None: calls leave it open. `silent`: the workloads whose agents are told
+        nothing of verifications, and not asked.
+        """
         self._silent = silent
         self.fleet = fleet
         self.outcome = Outcome()

@@ -140,21 +140,24 @@ class Evidence:
             started_ms=begun.time_ms,
         )
 
+    def made_with(self, step: RolloutStep) -> list[tuple[int, Signed | SignedTwice]]:
+        """Calls that were signed, first of all, with what this step's rollout leads to."""
+        row = self._row_of(step)
+        return [(index, entry) for index, entry in self.signed.items() if _is_new(row, entry)[0]]
+
     def undue(self, step: RolloutStep) -> list[int]:
         """Leaves of calls that were signed with what they were not to be, by the stages of this
         step's rollout: entries stand in the order in which they were decided (I6).
         """
         row, found = self._row_of(step), []
-        known: dict[str, list[int]] = {}
-        for index, entry in enumerate(self.entries):
+        begun = next(index for index, each in self.steps if each.rollout == step.rollout)
+        for index, entry in enumerate(self.entries[begun:], begun):
             if isinstance(entry, RolloutStep) and entry.rollout == step.rollout:
                 row = replace(row, stage=RolloutStage(entry.stage), step=entry.step)
-                known = {}
-            elif isinstance(entry, Signed | SignedTwice):
-                workload = entry.group.workload
-                due = known.setdefault(workload, _versions(row, workload))
-                if _signed_with(entry) != due:
-                    found.append(index)
+            elif isinstance(entry, Signed | SignedTwice) and _is_new(row, entry) != _due(
+                row, entry.group.workload
+            ):
+                found.append(index)
         return found
 
     def _reported(self) -> dict[tuple[str, bytes], int]:
@@ -185,13 +188,18 @@ def _hashes(entry: Signed | SignedTwice) -> list[bytes]:
     return [entry.signature_hash]
 
 
-def _signed_with(entry: Signed | SignedTwice) -> list[int]:
-    versions = [entry.group.key_version]
-    return [*versions, entry.second.key_version] if isinstance(entry, SignedTwice) else versions
+def _is_new(row: RolloutRow, entry: Signed | SignedTwice) -> list[bool]:
+    """For each signature of a call whether it is by what the rollout leads to."""
+    made = [(entry.group.key_version, entry.group.algorithm)]
+    if isinstance(entry, SignedTwice):
+        made.append((entry.second.key_version, entry.second.algorithm))
+    goal = row.after
+    return [
+        version == goal.version and goal.algorithm in {0, algorithm} for version, algorithm in made
+    ]
 
 
-def _versions(row: RolloutRow, workload: str) -> list[int]:
-    """The version that signs for it first, and while all get both, the other one."""
-    before, after = row.before.version, row.after.version
-    first, other = (after, before) if is_in(row, workload) else (before, after)
-    return [first, other] if row.stage is RolloutStage.DUAL_SIGN else [first]
+def _due(row: RolloutRow, workload: str) -> list[bool]:
+    """The same, as the stage wants it."""
+    first = is_in(row, workload)
+    return [first, not first] if row.stage is RolloutStage.DUAL_SIGN else [first]

@@ -37,7 +37,7 @@ def spiffe_id(workload: str) -> str:
 
 def policy(rollouts: Mapping[str, Any]) -> str:
     """The policy of `capsign dev` as far as it concerns the key, with these stages, and one grant
-    for all of WORKLOADS.
+    for all of WORKLOADS, whose open calls are ES256.
     """
     packaged = importlib.resources.files("capsign_cli.dev") / "policy.yaml"
     document = yaml.safe_load(packaged.read_text())
@@ -48,6 +48,7 @@ def policy(rollouts: Mapping[str, Any]) -> str:
     for grant in grants:
         if grant["name"] == GRANT:
             grant["workloads"] = [spiffe_id(each) for each in WORKLOADS]
+            grant["algorithms"] = ["ES256", "ML-DSA-65"]
     changed = {"keys": keys, "grants": grants, "rollouts": dict(rollouts)}
     return yaml.safe_dump(document | changed)
 

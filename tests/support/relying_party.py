@@ -51,6 +51,7 @@ class RelyingParty:
     tls: ssl.SSLContext
     forgets: bool = True
     """A broken one never asks again."""
+    knows_ml_dsa: bool = True
     keys: dict[str, Any] = field(default_factory=dict)
     etag: str = ""
     stale_at: float = 0.0
@@ -64,7 +65,10 @@ class RelyingParty:
 
     def verifies(self, kid: str, message: bytes, signature: bytes) -> bool:
         """Whether it does under a key of the set at hand."""
-        return kid in self.keys and is_good(self.keys[kid], message, signature)
+        key = self.keys.get(kid)
+        if key is None or (isinstance(key, mldsa.MLDSA65PublicKey) and not self.knows_ml_dsa):
+            return False
+        return is_good(key, message, signature)
 
     def fetch(self) -> None:
         """Ask for the set. Where nobody answers, what is there stays: refusals and outages are no

@@ -8,6 +8,8 @@ to the letter.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from capsign_adapter.decide.rollout_analysis import Verdict
 from capsign_adapter.decide.rollout_cohort import bucket
@@ -16,10 +18,11 @@ from capsign_adapter.model.rollouts import BUCKETS
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import SignedTwice
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
+from capsign_wire.types.v1 import algorithms_pb2
 from support.adapter_rig import OPERATOR
-from support.drill import Drill
+from support.drill import CALLERS, Drill
 from support.drill_evidence import Evidence
-from support.fleet import WORKLOADS, Fleet, spiffe_id
+from support.fleet import KEY, TENANT, WORKLOADS, Fleet, spiffe_id
 
 QUICK = {
     "propagation": "6s",
@@ -87,12 +90,12 @@ def cohort_of(row: pb.Rollout) -> set[str]:
     return {each for each in WORKLOADS if bucket(row.id, spiffe_id(each)) < below}
 
 
-def started_with_two(fleet: Fleet) -> tuple[pb.Rollout, set[str]]:
+def started_with_two(fleet: Fleet, **wish: Any) -> tuple[pb.Rollout, set[str]]:
     """A rollout whose cohort has two of the three workloads: chance decides. What one alone reports
     rolls nothing back before the end of the step.
     """
     while True:
-        row = fleet.start(overtake=True)
+        row = fleet.start(overtake=True, **wish)
         cohort = cohort_of(row)
         if len(cohort) == 2:
             return row, cohort
@@ -123,6 +126,46 @@ def test_a_cohort_whose_verifiers_fail_is_taken_back_and_nobody_else_notices(fle
     assert_told_by_evidence_alone(evidence, row, cohort)
 
 
+@pytest.mark.parametrize("fleet", [CAUTIOUS], indirect=True)
+def test_a_cohort_whose_verifiers_do_not_know_the_new_algorithm_is_taken_back(fleet):
+    """ES256 to ML-DSA-65, of calls that leave the algorithm open."""
+    with Drill(fleet, algorithm=None) as drill:
+        row, cohort = started_with_two(fleet, algorithm=algorithms_pb2.ALGORITHM_ML_DSA_65)
+        for workload in cohort:
+            drill.parties[workload].knows_ml_dsa = False
+        began = fleet.until(lambda now: now.stage >= RolloutStage.CANARY)
+        ended = fleet.until(lambda now: now.stage == RolloutStage.ROLLED_BACK)
+        drill.more()
+        back = len(drill.outcome.held)
+        drill.more()
+        for workload in cohort:
+            drill.parties[workload].knows_ml_dsa = True
+        mended = fleet.start(algorithm=algorithms_pb2.ALGORITHM_ML_DSA_65)
+        fleet.until(lambda now: now.stage == RolloutStage.CANARY)
+        fleet.ask("PromoteRollout", pb.PromoteRolloutRequest(tenant=TENANT, key=KEY))
+        drill.until(lambda held: any(one.call.others for one in held[-CALLERS:]))
+        fleet.until(is_done)
+        drill.more()
+        forth = len(drill.outcome.held)
+        drill.more()
+    outcome = drill.outcome
+    assert outcome.failed == []
+    baked_ms = ended.stage_since.ToMilliseconds() - began.stage_since.ToMilliseconds()
+    assert 0 < baked_ms < BAKED_S * 1000
+    assert all(outcome.failures_of(workload) for workload in cohort)
+    assert [one for each in set(WORKLOADS) - cohort for one in outcome.failures_of(each)] == []
+    assert all(all(one.verified) for one in outcome.held[back:])
+    assert {one.call.algorithm for one in outcome.held[back : back + CALLERS // 2]} == {"ES256"}
+    assert {one.call.algorithm for one in outcome.held[forth:]} == {"ML-DSA-65"}
+    twice = [one.call.signatures for one in outcome.held if one.call.others]
+    assert all({each.algorithm for each in both} == {"ES256", "ML-DSA-65"} for both in twice)
+    evidence = evidence_of(fleet)
+    assert evidence.disagreements(outcome) == []
+    assert_told_by_evidence_alone(evidence, row, cohort)
+    last = [step for _, step in evidence.steps if step.rollout == mended.id][-1]
+    assert evidence.undue(last) == []
+
+
 def assert_told_by_evidence_alone(evidence: Evidence, row: pb.Rollout, cohort: set[str]) -> None:
     """Who decided what, when, on which samples: an auditor with a copy of the log comes to the same
     figures and the same verdict, and finds no signature that was not due.
@@ -141,10 +184,5 @@ def assert_told_by_evidence_alone(evidence: Evidence, row: pb.Rollout, cohort: s
     assert evidence.counted_again(end) == (end.after, end.before, end.verdict)
     assert end.after.verify_failed > 0
     assert end.before.verify_failed == 0
-    assert evidence.undue(end) == []
-    new = {
-        entry.group.workload
-        for entry in evidence.signed.values()
-        if entry.group.key_version == end.after_version
-    }
-    assert new == {spiffe_id(each) for each in cohort}
+    ahead = {entry.group.workload for index, entry in evidence.made_with(end) if index < until}
+    assert ahead == {spiffe_id(each) for each in cohort}

@@ -157,8 +157,8 @@ def test_a_pause_outlives_every_replica_and_what_is_paused_is_still_taken_back(f
 
 
 def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet, tmp_path):
-    """Both ways, in all replicas; agents keep the right time, and take no handles of a clock that is
-    an hour off.
+    """Both ways, in all replicas. Agents keep the right time, and take no handles of a clock that
+    is an hour off.
     """
     clock = tmp_path / "clock"
     clock.write_text("0")

@@ -53,16 +53,19 @@ def signing_with(
     """
     versions = state.versions.get(name, ())
     rollout = state.rollouts.get(name)
+    settled = state.settled.get(name, 0)
     if rollout is None or not _holds(rollout, versions):
-        first = _newest(versions, asked or _open(state, name, versions, allowed))
+        first = _newest(versions, asked or _open(settled, _signing(versions), allowed))
         return (first,) if first else ()
     new = is_in(rollout, workload)
-    settled = _open(state, name, versions, allowed)
-    algorithm = asked or _of_side(rollout, new, settled, allowed)
-    first = _of_version(rollout, new, algorithm, versions)
+    mine, other = (
+        asked or _of_side(rollout, side, settled, versions, allowed) for side in (new, not new)
+    )
+    if asked:
+        other = _counterpart(rollout, asked)
+    first = _of_version(rollout, new, mine, versions)
     if first is None or rollout.stage is not RolloutStage.DUAL_SIGN:
         return (first,) if first else ()
-    other = _counterpart(rollout, algorithm)
     second = _of_version(rollout, not new, other, versions)
     if second is None or second == first or (allowed and other not in allowed):
         return (first,)
@@ -105,15 +108,22 @@ def _of_version(
     return _newest(versions, algorithm)
 
 
-def _of_side(rollout: RolloutRow, new: bool, settled: int, allowed: Collection[int]) -> int:
-    """The algorithm of an open call on that side; who may not use it stays with the other."""
-    mine, other = rollout.after, rollout.before
-    if not new:
-        mine, other = other, mine
-    for algorithm in (mine.algorithm, other.algorithm):
-        if algorithm and (not allowed or algorithm in allowed):
-            return algorithm
-    return settled
+def _of_side(
+    rollout: RolloutRow,
+    new: bool,
+    settled: int,
+    versions: Sequence[KeyVersionRow],
+    allowed: Collection[int],
+) -> int:
+    """The algorithm of an open call on that side. Who may not use what is new stays with what was
+    before. Who may not use that either has what it would have apart from any rollout, by the
+    version of its side: it does not go ahead of its cohort.
+    """
+    sides = (rollout.after, rollout.before) if new else (rollout.before,)
+    for side in sides:
+        if side.algorithm and (not allowed or side.algorithm in allowed):
+            return side.algorithm
+    return _open(settled, _signing(versions, sides[0].version), allowed)
 
 
 def _counterpart(rollout: RolloutRow, algorithm: int) -> int:
@@ -122,17 +132,16 @@ def _counterpart(rollout: RolloutRow, algorithm: int) -> int:
     return pair[1] if algorithm == pair[0] else pair[0] if algorithm == pair[1] else algorithm
 
 
-def _open(
-    state: SigningState,
-    name: tuple[str, str],
-    versions: Sequence[KeyVersionRow],
-    allowed: Collection[int],
-) -> int:
+def _open(settled: int, version: KeyVersionRow | None, allowed: Collection[int]) -> int:
     """The algorithm of a call that leaves it open, apart from any rollout."""
-    settled = state.settled.get(name, 0)
-    newest = next((row for row in versions if row.state in SIGNS), None)
-    offered = (settled, *(newest.algorithms if newest else ()))
+    offered = (settled, *(version.algorithms if version else ()))
     return next((each for each in offered if each and (not allowed or each in allowed)), 0)
+
+
+def _signing(versions: Sequence[KeyVersionRow], number: int = 0) -> KeyVersionRow | None:
+    """The version of that number if it may sign; otherwise the newest that may."""
+    found = [row for row in versions if row.state in SIGNS]
+    return next((row for row in found if row.version == number), found[0] if found else None)
 
 
 def _newest(versions: Sequence[KeyVersionRow], algorithm: int) -> Chosen | None:

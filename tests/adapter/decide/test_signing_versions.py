@@ -116,6 +116,31 @@ def test_what_a_grant_does_not_allow_is_neither_chosen_nor_added():
     assert asked(both, EARLY, 0, version(1), allowed=only) == [(1, ES256)]
 
 
+@pytest.mark.parametrize(
+    ("stage", "early", "late"),
+    [
+        (S.PUBLISH, [(1, ES256)], [(1, ES256)]),
+        (S.CANARY, [(1, ML_DSA)], [(1, ES256)]),
+        (S.DUAL_SIGN, [(1, ML_DSA), (1, ES256)], [(1, ES256), (1, ML_DSA)]),
+        (S.PROMOTE, [(1, ML_DSA)], [(1, ML_DSA)]),
+    ],
+)
+def test_who_may_not_use_what_is_left_does_not_go_ahead_of_its_cohort(stage, early, late):
+    """The key's open algorithm is Ed25519, which this grant lacks: its calls went to the new one as
+    soon as the rollout began, all at once.
+    """
+    row = rollout(stage, before=SignsWith(1, ED25519), after=SignsWith(1, ML_DSA))
+    for workload, expected in ((EARLY, early), (LATE, late)):
+        assert asked(row, workload, 0, version(1), allowed=(ES256, ML_DSA)) == expected
+
+
+def test_a_new_version_with_other_algorithms_moves_open_calls_with_its_cohort():
+    old, new = version(1, algorithms=(ED25519, ES256)), version(2, algorithms=(ES256,))
+    row = rollout(S.CANARY)
+    assert asked(row, EARLY, 0, new, old) == [(2, ES256)]
+    assert asked(row, LATE, 0, new, old) == [(1, ED25519)]
+
+
 def test_an_open_call_keeps_what_an_earlier_rollout_led_to():
     assert asked(None, EARLY, 0, version(1), settled=ML_DSA) == [(1, ML_DSA)]
     assert asked(rollout(S.CANARY), EARLY, 0, settled=ML_DSA) == [(2, ML_DSA)]
