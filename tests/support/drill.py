@@ -7,10 +7,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import capsign
 from support.fleet import GRANT, PATIENCE_S, PLACE, WORKLOADS, Fleet
@@ -21,9 +20,6 @@ CALLERS = 64
 
 PACE_S = 0.2
 """What a caller does between two calls takes so long, seconds: some 300 calls a second in all."""
-
-REPORT_S = 0.5
-"""How often it is reported what verified, seconds."""
 
 ASKS_AGENT = 5
 """Every fifth call of a caller is verified by its agent too."""
@@ -80,7 +76,6 @@ class Drill:
         self.parties = {each: RelyingParty(fleet.addresses, PLACE, tls) for each in WORKLOADS}
         self._callers = callers
         self._over = asyncio.Event()
-        self._seen: Counter[tuple[str, str, str, bool]] = Counter()
         self._done = threading.Condition()
         self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -129,12 +124,12 @@ class Drill:
     async def _workload(self, workload: str) -> None:
         turn = asyncio.Lock()
         share = -(-self._callers // len(WORKLOADS))
-        async with capsign.AsyncSigner(self.fleet.sockets[workload], timeout=20) as signer:
-            async with asyncio.TaskGroup() as group:
-                for number in range(share):
-                    group.create_task(self._caller(workload, signer, turn, number))
-                group.create_task(self._reporter(workload, signer))
-            await self._report(workload, signer)
+        async with (
+            capsign.AsyncSigner(self.fleet.sockets[workload], timeout=20) as signer,
+            asyncio.TaskGroup() as group,
+        ):
+            for number in range(share):
+                group.create_task(self._caller(workload, signer, turn, number))
 
     async def _caller(
         self, workload: str, signer: capsign.AsyncSigner, turn: asyncio.Lock, number: int
@@ -146,7 +141,7 @@ class Drill:
             try:
                 call = await self._signed(workload, signer, message)
                 if call is not None:
-                    await self._verify(workload, call, message, turn)
+                    await self._verify(workload, signer, call, message, turn)
                     if count % ASKS_AGENT == 0 and workload not in self._silent:
                         await signer.verify(message, call, **WISH)
             except capsign.CapsignError as error:
@@ -172,7 +167,12 @@ class Drill:
         return None
 
     async def _verify(
-        self, workload: str, call: capsign.Signature, message: bytes, turn: asyncio.Lock
+        self,
+        workload: str,
+        signer: capsign.AsyncSigner,
+        call: capsign.Signature,
+        message: bytes,
+        turn: asyncio.Lock,
     ) -> None:
         party = self.parties[workload]
         async with turn:
@@ -181,25 +181,13 @@ class Drill:
         verified = []
         for each in call.signatures:
             good = party.verifies(each.kid, message, each.value)
-            self._seen[workload, each.kid, each.algorithm, good] += 1
             verified.append(good)
+            if workload not in self._silent:
+                wish: Any = WISH | {"algorithm": each.algorithm}
+                await signer.report_verification(each.kid, good, **wish)
         with self._done:
             self.outcome.held.append(Held(workload, call, tuple(verified)))
             self._done.notify_all()
-
-    async def _reporter(self, workload: str, signer: capsign.AsyncSigner) -> None:
-        while not self._over.is_set():
-            await self._pause(REPORT_S)
-            await self._report(workload, signer)
-
-    async def _report(self, workload: str, signer: capsign.AsyncSigner) -> None:
-        """Tell the agent what this workload's verifiers have seen since the last time."""
-        if workload in self._silent:
-            return
-        for seen in [each for each in self._seen if each[0] == workload]:
-            _, kid, algorithm, good = seen
-            count = self._seen.pop(seen)
-            await signer.report_verification(kid, good, count=count, algorithm=algorithm, **WISH)
 
     async def _pause(self, seconds: float) -> None:
         """As long as that, or until all is over."""

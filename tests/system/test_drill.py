@@ -140,7 +140,7 @@ def test_a_cohort_whose_verifiers_do_not_know_the_new_algorithm_is_taken_back(fl
         drill.more()
         for workload in cohort:
             drill.parties[workload].knows_ml_dsa = True
-        mended = fleet.start(algorithm=algorithms_pb2.ALGORITHM_ML_DSA_65)
+        mended, _ = started_with_two(fleet, algorithm=algorithms_pb2.ALGORITHM_ML_DSA_65)
         fleet.until(lambda now: now.stage == RolloutStage.CANARY)
         fleet.ask("PromoteRollout", pb.PromoteRolloutRequest(tenant=TENANT, key=KEY))
         drill.until(lambda held: any(one.call.others for one in held[-CALLERS:]))

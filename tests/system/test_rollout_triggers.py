@@ -66,7 +66,9 @@ def report(fleet: Fleet, version: int, verified: int, failed: int) -> None:
             (kid,) = [key.kid for key in keys if key.version == version]
             for good, count in ((True, verified), (False, failed)):
                 if count:
-                    signer.report_verification(kid, good, count=count, algorithm="ES256", **WISH)
+                    signer.report_verification(
+                        kid, good, count=count, algorithm="ES256", wait=True, **WISH
+                    )
 
 
 def counted(fleet: Fleet, seen: Callable[[pb.RolloutSide], int], count: int) -> pb.Rollout:
