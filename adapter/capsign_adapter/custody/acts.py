@@ -69,7 +69,7 @@ class KeyActs:
         self.pending = Pending(store)
 
     def rows_of(self, tenant: str, key: str) -> list[KeyVersionRow]:
-        """The versions of a key, newest first, as the store has them now."""
+        """Returns the versions of a key, newest first, as the store has them now."""
         rows = [row for row in self._store.key_versions() if (row.tenant, row.key) == (tenant, key)]
         return sorted(rows, key=lambda row: -row.version)
 
@@ -119,7 +119,7 @@ class KeyActs:
     def destroy(
         self, actor: str, tenant: str, key: str, version: int, propose: Propose
     ) -> ProposalRow:
-        """Propose to destroy a version. Raises FailureError ROLE_MISSING, NOT_FOUND,
+        """Proposes the destruction of a version. Raises FailureError ROLE_MISSING, NOT_FOUND,
         ILLEGAL_TRANSITION, OVERLOADED if too many proposals wait.
         """
         row = self.found(tenant, key, version)
@@ -127,7 +127,7 @@ class KeyActs:
             return propose(actor, ACT, row.name, payload_of(row))
 
     def found(self, tenant: str, key: str, version: int) -> KeyVersionRow:
-        """The version of that number. Raises FailureError NOT_FOUND."""
+        """Returns the version of that number. Raises FailureError NOT_FOUND."""
         for row in self.rows_of(tenant, key):
             if row.version == version:
                 return row

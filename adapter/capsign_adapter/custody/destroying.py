@@ -29,7 +29,7 @@ ACT = approvals_pb2.PROPOSAL_ACT_KEY_DESTROY
 
 
 def payload_of(row: KeyVersionRow) -> bytes:
-    """What a proposal says will be destroyed."""
+    """Returns what a proposal says will be destroyed."""
     name = keys_pb2.KeyVersionName(tenant=row.tenant, key=row.key, version=row.version)
     return name.SerializeToString(deterministic=True)
 
@@ -41,7 +41,7 @@ class Pending:
     store: Proposals
 
     def of(self, tenant: str, key: str) -> list[ProposalRow]:
-        """Those of versions of this key."""
+        """Returns the destructions of versions of this key."""
         prefix = f"{tenant}/{key}/"
         return [
             row
@@ -60,8 +60,8 @@ class Pending:
 
 
 def executor(author: Callable[[str], Author], executed: Callable[[ProposalRow], None]) -> Executor:
-    """How a destruction is done. `author` makes the one in whose name its leaf stands; `executed`
-    follows when it is in force on every replica.
+    """Returns how a destruction is done. `author` makes the one in whose name its leaf stands;
+    `executed` follows when it is in force on every replica.
     """
 
     def execute(tx: Transaction, head: Head, row: ProposalRow, now_ms: int) -> None:
@@ -85,7 +85,7 @@ def _words(row: ProposalRow) -> Sequence[str]:
 
 
 def _state(tx: Reader, row: ProposalRow) -> bytes:
-    """Where the version is, and which one it is: an approval is for nothing else."""
+    """Returns state and identity of the version: an approval is for nothing else."""
     version = _version(tx, row)
     move(KEY_VERSION, version.state, KeyEvent.DESTROY)
     parts = (int(version.state), version.published_ms)

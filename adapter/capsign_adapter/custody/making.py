@@ -49,7 +49,7 @@ class Author:
         self._policy_digest = policy_digest
 
     def entry(self, act: leaf.Act, name: str, now_ms: int, epoch: int) -> bytes:
-        """The entry of the log about an act on the version of this name."""
+        """Returns the log's entry about an act on the version of this name."""
         return leaf.admin(now_ms, self._policy_digest, act, self._actor, name, epoch)
 
 
@@ -109,6 +109,6 @@ def _withdraw(token: Token, store: KeyStore, claim: KeyClaim) -> None:
 
 
 def clock_of(store: Database, mine: Callable[[], int]) -> int:
-    """What time it is for all replicas: the store's clock, where it has one."""
+    """Returns the clock of all replicas, milliseconds: the store's, where it has one."""
     told = store.clock_ms()
     return mine() if told is None else told

@@ -86,8 +86,8 @@ class Standing:
     revoked: RevocationIndex
 
     def roles_of(self, identity: str) -> frozenset[Role]:
-        """The roles of an identity; none for one that was revoked by name. What a replica's file
-        proposes is an operator's: whoever writes it runs the adapter.
+        """Returns the roles of an identity; none for one that was revoked by name. What a replica's
+        file proposes is an operator's: whoever writes it runs the adapter.
         """
         if identity == file_identity(self.policy.trust_domain):
             return frozenset({Role.OPERATOR})
@@ -103,8 +103,8 @@ class Standing:
 
 
 def rule_of(act: int) -> Rule:
-    """The row of an act. Raises FailureError ILLEGAL_TRANSITION for one that this release does not
-    know.
+    """Returns the row of an act. Raises FailureError ILLEGAL_TRANSITION for one that this release
+    does not know.
     """
     rule = RULES.get(act)
     if rule is None:
@@ -116,7 +116,7 @@ def rule_of(act: int) -> Rule:
 
 
 def check_propose(act: int, identity: str, standing: Standing) -> Rule:
-    """The rule of an act that this identity may propose. Raises FailureError ROLE_MISSING."""
+    """Returns the rule of an act that somebody may propose. Raises FailureError ROLE_MISSING."""
     rule = rule_of(act)
     standing.demand(identity, rule.proposing)
     return rule
@@ -206,16 +206,16 @@ def check_execute(row: ProposalRow, standing: Standing) -> None:
 
 
 def state_at(row: ProposalRow, now_ms: int) -> ProposalState:
-    """Its state at that time: what was not decided in time is expired, whether or not somebody
-    has written that yet.
+    """Returns its state at that time: what was not decided in time is expired, whether or not
+    somebody has written that yet.
     """
     due = due_event(row, now_ms)
     return move(PROPOSAL, row.state, due) if due is ProposalEvent.EXPIRE else row.state
 
 
 def due_event(row: ProposalRow, now_ms: int) -> ProposalEvent | None:
-    """What is to happen to it by itself at that time; nothing if it is an act that this release
-    does not know.
+    """Returns what is to happen to it by itself at that time; None if it is an act that this
+    release does not know.
 
     It can be approved before it expires. What is approved happens when its waiting period is over;
     if no adapter was there to do it, as long after that as there was time to approve it.

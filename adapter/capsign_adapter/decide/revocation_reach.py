@@ -29,7 +29,7 @@ class Reach:
 
 
 def reach_of(kind: int, target: str, policy: Policy, versions: Sequence[KeyVersionRow]) -> Reach:
-    """What would stop. `versions` are those of the store that are not revoked."""
+    """Returns what would stop. `versions` are those of the store that are not revoked."""
     pairs = _pairs(kind, target, policy)
     successors: tuple[int, ...] = ()
     if kind == pb.REVOCATION_KIND_KEY_VERSION:
@@ -55,7 +55,7 @@ def reach_of(kind: int, target: str, policy: Policy, versions: Sequence[KeyVersi
 
 
 def lifted_by(kind: int) -> str:
-    """What lifts it, a sentence for a person."""
+    """Returns what lifts it, a sentence for a person."""
     if kind == pb.REVOCATION_KIND_HANDLE:
         return "Nothing lifts it; the workload's agent may fetch another handle at once."
     return (
@@ -65,7 +65,7 @@ def lifted_by(kind: int) -> str:
 
 
 def _pairs(kind: int, target: str, policy: Policy) -> list[tuple[Grant, str]]:
-    """Each grant with each of its workloads, as far as they are reached."""
+    """Returns each grant with each of its workloads, as far as they are reached."""
     return [
         (grant, who)
         for grant in policy.grants

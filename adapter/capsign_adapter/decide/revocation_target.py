@@ -67,8 +67,8 @@ _FORMS: Mapping[int, _Form] = MappingProxyType(
 
 
 def target_in_log(kind: int, target: str) -> str:
-    """The target with its kind before it, as an entry about lifting names it: `key/shop/orders`.
-    A SPIFFE ID and `*` say by themselves what they are.
+    """Returns the target with its kind before it, as an entry about lifting names it:
+    `key/shop/orders`. A SPIFFE ID and `*` say by themselves what they are.
     """
     if kind in {pb.REVOCATION_KIND_WORKLOAD, pb.REVOCATION_KIND_EVERYTHING}:
         return target
@@ -76,7 +76,7 @@ def target_in_log(kind: int, target: str) -> str:
 
 
 def kind_name(kind: int) -> str:
-    """The word for a kind: `key-version`."""
+    """Returns the word for a kind: `key-version`."""
     name = pb.RevocationKind.Name(pb.RevocationKind.ValueType(kind))
     return name.removeprefix("REVOCATION_KIND_").lower().replace("_", "-")
 

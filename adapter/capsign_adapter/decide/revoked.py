@@ -85,7 +85,7 @@ class RevocationIndex:
         return named if named is not None or administers else self.of_workload(spiffe_id)
 
     def of_version(self, tenant: str, key: str, version: int) -> Revocation | None:
-        """The revocation of this one version of a key, or None. Other versions sign on."""
+        """Returns the revocation of this one version of a key, or None. Other versions sign on."""
         if not self._found:
             return None
         return self._found.get((pb.REVOCATION_KIND_KEY_VERSION, f"{tenant}/{key}/{version}"))

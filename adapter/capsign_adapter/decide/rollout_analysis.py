@@ -59,7 +59,7 @@ class Trigger:
 
 
 def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
-    """Each trigger with what was counted."""
+    """Returns each trigger with what was counted."""
     reports, most = side.reporters.values(), triggers.min_samples
     calls = (side.refused + side.unanswered, side.signed + side.refused + side.unanswered)
     lost = [weighed(each.unanswered, each.unanswered, most) for each in reports]
@@ -92,13 +92,15 @@ def verdict_of(side: Side, triggers: Triggers, *, believes_one: bool = False) ->
 
 
 def slower_than(latencies: Sequence[int], bound_ms: int) -> int:
-    """How many of the calls of LATENCY_BOUNDS_MS are in a class that ends above the bound."""
+    """Returns how many of the calls of LATENCY_BOUNDS_MS are in a class that ends above the
+    bound.
+    """
     return sum(latencies[bisect_right(LATENCY_BOUNDS_MS, bound_ms) :])
 
 
 def p99_ms(side: Side) -> int:
-    """The upper end of the class that has the 99th percentile, milliseconds; 0 without samples. In
-    the class without an end: one more than the last bound.
+    """Returns the upper end of the class that has the 99th percentile, milliseconds; 0 without
+    samples. In the class without an end: one more than the last bound.
     """
     total = sum(side.latencies)
     if not total:
@@ -132,7 +134,7 @@ class _Rate(NamedTuple):
 
 
 def _p99(side: Side, bound: int, needed: int) -> Trigger:
-    """The trigger of latencies: above its bound when more than one call of a hundred is."""
+    """Returns the trigger of latencies: above its bound when more than one call of a hundred is."""
 
     def is_above(slow: int, total: int) -> bool:
         return total >= max(needed, 1) and slow > total // 100
@@ -146,11 +148,11 @@ def _p99(side: Side, bound: int, needed: int) -> Trigger:
 
 
 def _own(samples: Samples, reporters: Sequence[Samples]) -> Samples:
-    """What of the samples no reporter said."""
+    """Returns the samples that no reporter said."""
     bad, total = samples
     return bad - sum(each[0] for each in reporters), total - sum(each[1] for each in reporters)
 
 
 def _ppm(part: int, whole: int) -> int:
-    """Rounded up: a rate just above its bound is above it."""
+    """Returns parts in a million, rounded up: a rate just above its bound is above it."""
     return -(-part * MILLION // whole) if whole else 0

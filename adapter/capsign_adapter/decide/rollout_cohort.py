@@ -12,8 +12,8 @@ from capsign_adapter.model.rollouts import BUCKETS, RolloutRow
 
 
 def bucket(rollout_id: bytes, spiffe_id: str) -> int:
-    """From 0 to 9999: the first 8 bytes, big-endian, of SHA-256 over both, each with its length
-    before it as 16 bits, modulo 10,000.
+    """Returns a bucket, 0 to 9999: the first 8 bytes, big-endian, of SHA-256 over both, each with
+    its length before it as 16 bits, modulo 10,000.
     """
     hashed = hashlib.sha256()
     for part in (rollout_id, spiffe_id.encode()):
@@ -22,7 +22,7 @@ def bucket(rollout_id: bytes, spiffe_id: str) -> int:
 
 
 def percent_of(row: RolloutRow) -> int:
-    """How much of all workloads signs with what is new, first of all."""
+    """Returns the percentage of all workloads that signs with what is new, first of all."""
     stage = RolloutStage
     match row.stage:
         case stage.PUBLISH | stage.PROPAGATE:

@@ -52,7 +52,7 @@ def count(
     entries: Sequence[bytes],
     batches: Mapping[int, tuple[str, bytes]],
 ) -> Figures:
-    """The figures of the row's step after these entries, which follow those counted so far.
+    """Returns the figures of the row's step after these entries, which follow those counted so far.
 
     `grants` are the names of those that may use the key. `batches` are the agents' batches by
     leaf: workload, and the batch as it was sent.
@@ -68,7 +68,7 @@ def count(
 
 
 def summary(side: Side) -> SideFigures:
-    """The figures as a leaf has them."""
+    """Returns the figures as a leaf has them."""
     return SideFigures(
         side.signed,
         side.refused,
@@ -97,7 +97,7 @@ class _Tally:
         )
 
     def sides(self) -> tuple[Side, Side]:
-        """After and before."""
+        """The samples of the cohort after the change, and of those before it."""
         figures = self._row.figures
         return self._side(figures.after, True), self._side(figures.before, False)
 
@@ -174,7 +174,7 @@ class _Tally:
             kept[index] = min(kept[index] + more, MOST_COUNTED)
 
     def _side_of(self, version: int, algorithm: int) -> bool | None:
-        """True: after; False: before; None: neither, or both would be."""
+        """Returns True for after, False for before; None: neither, or both would be."""
         row = self._row
         after, before = (
             side.version == version and side.algorithm in {0, algorithm}

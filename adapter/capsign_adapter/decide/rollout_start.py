@@ -17,8 +17,8 @@ from capsign_adapter.model.rollouts import RolloutRow, SignsWith
 def before_of(
     rows: Sequence[KeyVersionRow], running: RolloutRow | None, name: str
 ) -> KeyVersionRow:
-    """The version that a rollout of this key leads away from: the newest that signs, or that from
-    which the one under way leads away. Raises FailureError KEY_NOT_ACTIVE.
+    """Returns the version that a rollout of this key leads away from: the newest that signs, or
+    that from which the one under way leads away. Raises FailureError KEY_NOT_ACTIVE.
     """
     for row in rows:
         if row.state in SIGNS and (running is None or row.version <= running.before.version):
@@ -28,8 +28,8 @@ def before_of(
 
 
 def waiting_of(rows: Sequence[KeyVersionRow], before: KeyVersionRow) -> KeyVersionRow | None:
-    """A version that was made and never signed, newer than that one: a rollout takes it before it
-    makes another.
+    """Returns a version that was made and never signed, newer than that one: a rollout takes it
+    before it makes another.
     """
     for row in rows:
         if row.state == signing_pb2.KEY_STATE_PRE_ACTIVATION and row.version > before.version:
@@ -59,7 +59,7 @@ def demand_algorithm(policy: Policy, tenant: str, key: str, algorithm: int, now:
 
 
 def left_behind(policy: Policy, row: RolloutRow) -> list[str]:
-    """The grants that stay with the old algorithm, because they do not allow the new one."""
+    """Returns the grants that stay with the old algorithm: they do not allow the new one."""
     if not row.after.algorithm:
         return []
     return sorted(
@@ -71,8 +71,8 @@ def left_behind(policy: Policy, row: RolloutRow) -> list[str]:
 
 
 def goal_of(history: Sequence[RolloutRow], to: int, name: str) -> tuple[SignsWith, RolloutRow]:
-    """What `undo --to` leads to: what rollout number `to` led to, or with 0 what was before the
-    last one that is done; and the last one that is done. `history` is newest first.
+    """Returns what `undo --to` leads to: what rollout number `to` led to, or with 0 what was before
+    the last one that is done; and the last one that is done. `history` is newest first.
 
     Raises FailureError ROLLOUT_CONFLICT while one is under way, and NOT_FOUND.
     """

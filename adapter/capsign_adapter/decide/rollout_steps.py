@@ -45,7 +45,7 @@ class World:
     """How many readers of public keys are expected to fetch the new version and have not."""
 
     def version(self, number: int) -> KeyVersionRow | None:
-        """The one of that number."""
+        """Returns the version of that number."""
         return next((row for row in self.versions if row.version == number), None)
 
     def signs(self, number: int) -> bool:
@@ -60,7 +60,7 @@ class World:
 
 
 def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent | None:
-    """What happens now, if anything does without a person.
+    """Returns what happens now without a person; None: nothing.
 
     A breached trigger counts in a pause too: what is paused still signs. Where one reporter alone
     says that it is breached, the others have until the end of the step to say otherwise. A clock
@@ -85,7 +85,7 @@ def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent 
 
 
 def following(row: RolloutRow) -> RolloutEvent:
-    """The event that leads to the next step. Ask only of one that is not final."""
+    """Returns the event that leads to the next step. Ask only of one that is not final."""
     if row.stage is RolloutStage.CANARY and row.step + 1 < len(row.plan.canary):
         return RolloutEvent.WIDEN
     if row.stage is RolloutStage.CANARY and row.plan.dual_sign_ms:
@@ -100,7 +100,7 @@ def following(row: RolloutRow) -> RolloutEvent:
 
 
 def bake_ms(row: RolloutRow) -> int:
-    """How long its step lasts at least, milliseconds."""
+    """Returns how long its step lasts at least, milliseconds."""
     plan = row.plan
     if row.stage is RolloutStage.PROPAGATE:
         return plan.propagation_ms
@@ -114,7 +114,9 @@ def bake_ms(row: RolloutRow) -> int:
 
 
 def remaining_ms(row: RolloutRow, world: World, now_ms: int) -> int:
-    """How long its step still lasts. A canary that has no workload need not wait."""
+    """Returns how long its step still lasts, milliseconds. A canary that has no workload need not
+    wait.
+    """
     if row.stage is RolloutStage.CANARY and not world.in_cohort:
         return 0
     counted = row.paused_ms or now_ms
@@ -155,7 +157,7 @@ def is_overtaken(row: RolloutRow, world: World) -> bool:
 def version_event(
     row: RolloutRow, event: RolloutEvent | PaceEvent, world: World
 ) -> tuple[KeyVersionRow, KeyEvent] | None:
-    """The move of a key version that belongs to an event of the rollout, if one does.
+    """Returns the move of a key version that belongs to an event of the rollout, or None.
 
     What did sign and shall not any more is deactivated: it verifies. Never the last that signs.
     """

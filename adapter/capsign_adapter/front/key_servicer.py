@@ -105,7 +105,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     @guarded
     def CreateKey(self, peer: Peer, request: pb.CreateKeyRequest) -> pb.CreateKeyResponse:
-        """The first version signs when this answers."""
+        """Makes a key's first version, which signs when this answers."""
         done = self._acts.make(peer.spiffe_id, request.tenant, request.key, 0)
         return pb.CreateKeyResponse(moved=self._moved(done))
 
@@ -113,7 +113,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def CreateKeyVersion(
         self, peer: Peer, request: pb.CreateKeyVersionRequest
     ) -> pb.CreateKeyVersionResponse:
-        """Made, and in no use yet."""
+        """Makes a version that is in no use yet."""
         if not request.newest:
             detail = "Say which version is the newest; the first one is made by CreateKey."
             raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="newest")
@@ -124,8 +124,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def ChangeKeyVersion(
         self, peer: Peer, request: pb.ChangeKeyVersionRequest
     ) -> pb.ChangeKeyVersionResponse:
-        """In force on this replica when it answers, on the others within their poll; what ends a
-        use, on all of them.
+        """Moves a version; in force on this replica when it answers, on the others within their
+        poll; what ends a use, on all of them.
         """
         done = self._move(peer, request.name, CHANGES[request.change])
         return pb.ChangeKeyVersionResponse(moved=self._moved(done))
@@ -134,7 +134,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def WithdrawKeyVersion(
         self, peer: Peer, request: pb.WithdrawKeyVersionRequest
     ) -> pb.WithdrawKeyVersionResponse:
-        """In force on all replicas when it answers (I6)."""
+        """Withdraws a version; in force on all replicas when it answers (I6)."""
         done = self._move(peer, request.name, WITHDRAWALS[request.withdrawal])
         return pb.WithdrawKeyVersionResponse(moved=self._moved(done))
 
@@ -142,7 +142,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     def DestroyKeyVersion(
         self, peer: Peer, request: pb.DestroyKeyVersionRequest
     ) -> pb.DestroyKeyVersionResponse:
-        """Proposed, and nothing else yet. The same proposal if it waits already."""
+        """Proposes the destruction of a version; answers with the same proposal if one waits."""
         name = request.name
         row = self._acts.destroy(peer.spiffe_id, name.tenant, name.key, name.version, self._propose)
         return pb.DestroyKeyVersionResponse(
@@ -154,7 +154,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
 
     @guarded
     def GetKeySet(self, peer: Peer, request: pb.GetKeySetRequest) -> pb.GetKeySetResponse:
-        """As every replica serves it now."""
+        """Returns the JWK Set as every replica serves it now."""
         standing = self._standing()
         standing.demand(peer.spiffe_id, key_acts.LOOKING)
         grant = standing.policy.grant(request.grant)

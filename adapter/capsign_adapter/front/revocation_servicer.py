@@ -76,7 +76,7 @@ class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
 
     @guarded
     def ProposeLift(self, peer: Peer, request: pb.ProposeLiftRequest) -> pb.ProposeLiftResponse:
-        """Proposes it; nothing is lifted before somebody else approves."""
+        """Proposes to lift a revocation; nothing is lifted before somebody else approves."""
         check_form(request.kind, request.target)
         if request.kind == admin_pb2.REVOCATION_KIND_HANDLE:
             raise FailureError(

@@ -48,7 +48,7 @@ class Rollouts:
         new_version: bool = False,
         overtake: bool = False,
     ) -> RolloutRow:
-        """Begin one to a new version, or to another algorithm, or to both.
+        """Begins a rollout to a new version, or to another algorithm, or to both.
 
         What was made for it and could not be used waits for the next one. Raises FailureError
         ROLLOUT_CONFLICT if one is under way and is not to be overtaken, KEY_NOT_ACTIVE, NOT_FOUND,
@@ -88,15 +88,15 @@ class Rollouts:
         return self._begin(actor, before, SignsWith(before.version, now), back, None, undone.id)
 
     def pause(self, actor: str, tenant: str, key: str) -> RolloutRow:
-        """It goes no further by itself."""
+        """Pauses the rollout: it takes no further step by itself."""
         return self._moved(actor, tenant, key, PaceEvent.PAUSE)
 
     def resume(self, actor: str, tenant: str, key: str) -> RolloutRow:
-        """It goes on by itself."""
+        """Resumes the rollout: it takes its steps by itself."""
         return self._moved(actor, tenant, key, PaceEvent.RESUME)
 
     def abort(self, actor: str, tenant: str, key: str) -> RolloutRow:
-        """All sign as before when this returns."""
+        """Rolls back: all sign as before when this returns."""
         return self._moved(actor, tenant, key, RolloutEvent.ABORT)
 
     def promote(
@@ -124,11 +124,11 @@ class Rollouts:
             return self.moves.do(row, event, actor)
 
     def listed(self, tenant: str, key: str) -> list[RolloutRow]:
-        """Newest first."""
+        """Returns the rollouts of a key, newest first."""
         return self._store.rollouts(tenant, key)
 
     def shown(self, tenant: str, key: str, number: int) -> tuple[RolloutRow, list[RolloutStep]]:
-        """One with its steps. Raises FailureError NOT_FOUND."""
+        """Returns a rollout with its steps. Raises FailureError NOT_FOUND."""
         row = self._store.rollout(tenant, key, number)
         if row is None:
             which = f"rollout {number}" if number else "rollout"
@@ -161,7 +161,7 @@ class Rollouts:
     def _next_version(
         self, actor: str, rows: Sequence[KeyVersionRow], before: KeyVersionRow
     ) -> KeyVersionRow:
-        """One that waits, or that is made now."""
+        """Returns a version that waits to be used, or one that is made now."""
         waiting = rollout_start.waiting_of(rows, before)
         if waiting is not None:
             return waiting
@@ -178,8 +178,8 @@ class Rollouts:
         return self._refused.recorded(actor, Act.ROLLOUT_MOVE_REFUSED, f"{tenant}/{key}")
 
     def _under_way(self, tenant: str, key: str) -> RolloutRow:
-        """The one under way. Raises FailureError NOT_FOUND, ROLLOUT_OVERTAKEN, or ROLLOUT_CONFLICT
-        if it has ended.
+        """Returns the rollout under way. Raises FailureError NOT_FOUND, ROLLOUT_OVERTAKEN, or
+        ROLLOUT_CONFLICT if it has ended.
         """
         row, _ = self.shown(tenant, key, 0)
         name = f"Rollout {row.number} of {tenant}/{key}"
@@ -200,12 +200,12 @@ class Rollouts:
         return row if row is not None and not row.is_final else None
 
     def _versions(self, tenant: str, key: str) -> Sequence[KeyVersionRow]:
-        """Of a key, newest first."""
+        """Returns the versions of a key, newest first."""
         ours = [row for row in self._store.key_versions() if (row.tenant, row.key) == (tenant, key)]
         return sorted(ours, key=lambda row: -row.version)
 
     def _open_algorithm(self, tenant: str, key: str, version: KeyVersionRow) -> int:
-        """The algorithm of calls that leave it open, now."""
+        """Returns the algorithm of calls that leave it open, now."""
         for row in reversed(self._store.rollouts_in_force()):
             if (row.tenant, row.key) == (tenant, key) and row.is_done:
                 return row.after.algorithm

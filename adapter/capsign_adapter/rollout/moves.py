@@ -83,12 +83,12 @@ class Moves:
         self._ends = ends
 
     def now_ms(self) -> int:
-        """What time it is for all replicas: the store's clock, where it has one."""
+        """Returns the time for all replicas, milliseconds: the store's clock, where it has one."""
         told = self.store.clock_ms()
         return self._clock() if told is None else told
 
     def world(self, row: RolloutRow) -> World:
-        """What the rollout depends on now."""
+        """Returns what the rollout depends on now."""
         ours = [
             each
             for each in self.store.key_versions()
@@ -115,7 +115,7 @@ class Moves:
         return readiness(row.after.version, published_ms, readers, granted)
 
     def workloads(self, row: RolloutRow) -> frozenset[str]:
-        """Every workload that policy lets use the key."""
+        """Returns every workload that policy lets use the key."""
         granted = (
             grant.workloads
             for grant in self.policy().grants
@@ -124,7 +124,7 @@ class Moves:
         return frozenset().union(*granted)
 
     def grants(self, row: RolloutRow) -> frozenset[str]:
-        """The names of the grants that let use the key."""
+        """Returns the names of the grants that let use the key."""
         return frozenset(
             grant.name
             for grant in self.policy().grants
@@ -150,7 +150,7 @@ class Moves:
         return after
 
     def started(self, row: RolloutRow, overtakes: RolloutRow | None) -> RolloutRow:
-        """Record one that begins. Raises FailureError ROLLOUT_CONFLICT."""
+        """Records a rollout that begins, and returns it. Raises FailureError ROLLOUT_CONFLICT."""
         now, over = self.now_ms(), None
         if overtakes is not None:
             over = self.move_of(overtakes, RolloutEvent.OVERTAKE, row.started_by, now)
@@ -168,7 +168,7 @@ class Moves:
     def move_of(
         self, row: RolloutRow, event: RolloutEvent | PaceEvent, actor: str, now_ms: int
     ) -> RolloutMove:
-        """The change, ready to be written."""
+        """Returns the change, ready to be written."""
         found = version_event(row, event, self.world(row))
         version = None
         if found is not None:
@@ -184,13 +184,13 @@ class Moves:
         return RolloutMove(row, event, ACTS[event], actor, entry, version)
 
     def itself(self) -> str:
-        """In whose name a rollout moves a key version by itself."""
+        """Returns in whose name a rollout moves a key version by itself."""
         return f"spiffe://{self.policy().trust_domain}/adapter/rollout"
 
     def _leaf(
         self, row: RolloutRow, act: Act, actor: str, now_ms: int
     ) -> Callable[[RolloutRow, int], bytes]:
-        """The entry of a change of `row`, which is told the row after it."""
+        """Returns what makes the log's entry of a change of `row` from the row after it."""
         digest, figures = self.policy().digest, row.figures
         verdict = 0
         if row.stage in JUDGED:

@@ -69,8 +69,8 @@ class Approvals:
         self._clock = clock
 
     def propose(self, actor: str, act: int, target: str, payload: bytes) -> ProposalRow:
-        """The proposal of an act: a new one, or the same one if it waits already. `payload` says
-        exactly what will happen; `target` is in the form of an entry of the log.
+        """Returns the proposal of an act: a new one, or the same one if it waits already. `payload`
+        says exactly what will happen; `target` is in the form of an entry of the log.
 
         Raises FailureError ROLE_MISSING, OVERLOADED if too many wait, and what the executor's
         `state` raises.
@@ -102,7 +102,8 @@ class Approvals:
         return self._decided(attempt).row
 
     def approve(self, actor: str, proposal_id: bytes, digest: bytes) -> Moved:
-        """The second person agrees: it is done at once, or waits. `digest` is what was shown.
+        """Approves a proposal by a second person: the act is done at once, or waits. `digest` is
+        what was shown.
 
         Raises FailureError NOT_FOUND, ROLE_MISSING, SAME_PERSON, PROPOSAL_CHANGED,
         ILLEGAL_TRANSITION, and what the executor raises.
@@ -120,15 +121,15 @@ class Approvals:
         return self._done(self._asked(actor, proposal_id, attempt))
 
     def reject(self, actor: str, proposal_id: bytes) -> Moved:
-        """The second person refuses. Raises FailureError as `approve`."""
+        """Rejects a proposal by a second person. Raises FailureError as `approve`."""
         return self._one(rules.check_reject, ProposalEvent.REJECT, actor, proposal_id)
 
     def call_off(self, actor: str, proposal_id: bytes) -> Moved:
-        """Withdraw it. Raises FailureError NOT_FOUND, ROLE_MISSING, ILLEGAL_TRANSITION."""
+        """Withdraws a proposal. Raises FailureError NOT_FOUND, ROLE_MISSING, ILLEGAL_TRANSITION."""
         return self._one(rules.check_call_off, ProposalEvent.CALL_OFF, actor, proposal_id)
 
     def break_glass(self, actor: str, proposal_id: bytes, digest: bytes, reason: int) -> Moved:
-        """One person does it alone, for a reason of capsign.adapter.v1.GlassReason.
+        """Does an act that one person wants alone, for a reason of capsign.adapter.v1.GlassReason.
 
         Raises FailureError as `approve`, and APPROVAL_REQUIRED if nobody may for that act.
         """
@@ -165,20 +166,20 @@ class Approvals:
         return self._asked(actor, proposal_id, attempt)
 
     def listed(self, actor: str, *, waiting: bool, before: bytes) -> list[ProposalRow]:
-        """Proposals, newest first. Raises FailureError ROLE_MISSING."""
+        """Returns proposals, newest first. Raises FailureError ROLE_MISSING."""
         self._demand_looking(actor)
         return self._store.proposals(waiting=waiting, before=before)
 
     def shown(self, actor: str, proposal_id: bytes) -> tuple[ProposalRow, list[str]]:
-        """One proposal, and what exactly will happen, in words. Raises FailureError ROLE_MISSING,
-        NOT_FOUND.
+        """Returns a proposal, and what exactly will happen, in words. Raises FailureError
+        ROLE_MISSING, NOT_FOUND.
         """
         self._demand_looking(actor)
         row = self._found(proposal_id)
         return row, list(self._executors.of(row.act).words(row))
 
     def broken(self) -> list[ProposalRow]:
-        """What was done alone, and nobody else has looked at."""
+        """Returns what was done alone, and nobody else has looked at."""
         return [row for row in self._store.proposals(waiting=True) if row.unacknowledged]
 
     def look(self) -> list[ProposalRow]:
@@ -282,7 +283,9 @@ class Approvals:
         Standing(snapshot.policy, snapshot.revoked).demand(actor, rules.LOOKING)
 
     def _now(self) -> int:
-        """The store's clock, where it has one: of many replicas one may be wrong."""
+        """Returns the time, milliseconds: by the store's clock, where it has one, since a replica's
+        own may be wrong.
+        """
         told = self._store.clock_ms()
         return self._clock() if told is None else told
 

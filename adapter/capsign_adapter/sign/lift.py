@@ -17,7 +17,7 @@ from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 
 def payload_of(kind: int, target: str) -> bytes:
-    """What exactly will happen, canonically serialised."""
+    """Returns what exactly will happen, canonically serialised."""
     request = pb.ProposeLiftRequest(target=target)
     request.kind = kind  # type: ignore[assignment]  # an enum's number
     return request.SerializeToString(deterministic=True)
