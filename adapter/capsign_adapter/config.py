@@ -42,16 +42,14 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     any free one, on the loopback only; the line `adapter.serving` of the log names it.
     """
     public_address: str = ""
-    """host:port for whoever verifies, over HTTPS without client certificates: JWK Sets at
-    `/v1/jwks/TENANT/GRANT`, with the certificate of `[tls]`. Anybody may read there, and nothing
-    can be changed. Empty: no such listener.
+    """host:port for whoever verifies, over HTTPS with the certificate of `[tls]`: JWK Sets at
+    `/v1/jwks/TENANT/GRANT`, for anybody to read. Empty: no such listener.
     """
     streams: Annotated[int, Meta(ge=4, le=4096)] = 32
     """Calls and streams served at once, each on a thread of its own; the next one is refused. Half
-    of
-    them are kept for the tenants, an equal part for each, and an eighth for people with roles; the
-    rest is common. One workload (SPIFFE ID) may hold three quarters of them with streams (16 at
-    least) and seven eighths with all its calls (24 at least). Pods of one service account are one
+    are kept for the tenants, an equal part for each, and an eighth for people with roles; the rest
+    is common. One workload (SPIFFE ID) may hold three quarters of them with streams (16 at least)
+    and seven eighths with all its calls (24 at least). Pods of one service account are one
     workload, and each has its signing streams and one that watches.
     """
     message_bytes: Annotated[int, Meta(ge=262_144, le=4_194_304)] = 262_144

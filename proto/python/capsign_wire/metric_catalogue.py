@@ -56,10 +56,7 @@ NO_REASON = "NONE"
 """The reason label of a call that was done."""
 
 PUBLIC_ANSWERS = ("set", "not_modified", "refused", "limited", "failed", "closed")
-"""What the listener for verifiers answers: a key set; that it has not changed; that there is none,
-or that it was not asked well; that it is asked too often; that it cannot be made now; and nothing,
-to a connection above their bound.
-"""
+"""What verifiers are answered; `closed` is a connection above the bound, with no answer."""
 
 RPC_SYSTEM = "grpc"
 """The value of `rpc.system.name`."""
