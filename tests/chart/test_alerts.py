@@ -159,6 +159,18 @@ SCENES = [
         'capsign_rollouts{pace="held"} 1@',
     ),
     *lasting(
+        "CapsignUnknownObject",
+        1,
+        'capsign_drift{kind="unknown-object"} 1@',
+        'capsign_drift{kind="software"} 1@',
+    ),
+    *lasting(
+        "CapsignDrift",
+        15,
+        'capsign_drift{kind="configuration"} 1@',
+        'capsign_drift{kind="configuration"} 0@',
+    ),
+    *lasting(
         "CapsignPolicyFileDiffers",
         15,
         "capsign_policy_file_differs 1@",

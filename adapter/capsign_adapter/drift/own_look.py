@@ -20,7 +20,13 @@ from capsign_adapter.drift import tls_look
 from capsign_adapter.drift.settings import settings_of
 from capsign_adapter.drift.tls_look import Listener, TlsView
 from capsign_adapter.model.drift import Difference
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.store.interfaces.authorities import Authorities
+
+TLS_EVERY_MS = 300_000
+"""Between handshakes with a listener that answered before, milliseconds: gRPC writes a line about
+each, and what it negotiates does not change while it runs.
+"""
 
 Reload = Callable[[], Config]
 """Reads the configuration again. Raises SettingsError, OSError."""
@@ -42,12 +48,17 @@ class OwnLook:
         config: Config,
         policy: Callable[[], Policy],
         store: Authorities,
+        clock_ms: Callable[[], int] = monotonic_ms,
+        look: Callable[[Listener], TlsView | None] = tls_look.look,
     ) -> None:
         self._config = config
         self._running = settings_of(config)
         self._policy = policy
         self._store = store
+        self._clock_ms = clock_ms
+        self._look = look
         self._tls: dict[str, TlsView] = {}
+        self._tls_due_ms = 0
         self.listeners: Callable[[], list[Listener]] = list
         """Those that are served now."""
         self.reload: Reload | None = None
@@ -66,8 +77,13 @@ class OwnLook:
             return ""
 
     def _of_tls(self) -> Iterator[Difference]:
-        for listener in self.listeners():
-            seen = tls_look.look(listener)
+        now_ms, listeners = self._clock_ms(), self.listeners()
+        if now_ms < self._tls_due_ms:
+            listeners = [one for one in listeners if one.name not in self._tls]
+        else:
+            self._tls_due_ms = now_ms + TLS_EVERY_MS
+        for listener in listeners:
+            seen = self._look(listener)
             if seen is not None:  # else what was seen before holds: no answer is not absence
                 self._tls[listener.name] = seen
         facts = {name: view.facts for name, view in self._tls.items()}

@@ -19,8 +19,9 @@ from capsign_adapter.config import (
     TokenConfig,
 )
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.drift.own_look import OwnLook
+from capsign_adapter.drift.own_look import TLS_EVERY_MS, OwnLook
 from capsign_adapter.drift.settings import settings_of, shared_of
+from capsign_adapter.drift.tls_look import Listener, TlsView
 from capsign_evidence.drift_leaf import DriftKind
 from capsign_wire.settings import SettingsError
 from support.adapter_rig import RULES
@@ -83,6 +84,23 @@ def test_a_file_that_the_next_start_would_refuse(error):
     assert look(reload=reload) == [
         (DriftKind.CONFIGURATION, "file", "readable", "none that can be read")
     ]
+
+
+def test_a_listener_that_answered_is_asked_again_minutes_later():
+    now, asked = [0], []
+
+    def look(at):
+        asked.append(at.name)
+        return None if at.name == "b" else TlsView({"wanted": "x", "client-certificate": "x"}, 0)
+
+    own = OwnLook(CONFIG, lambda: RULES, NoAuthorities(), lambda: now[0], look)
+    own.listeners = lambda: [Listener(name, "h", 1, "none") for name in "ab"]
+    for _ in range(2):
+        own()
+    assert asked == ["a", "b", "b"]
+    now[0] = TLS_EVERY_MS
+    own()
+    assert asked == ["a", "b", "b", "a", "b"]
 
 
 def test_a_chart_whose_trust_domain_is_not_the_policys():

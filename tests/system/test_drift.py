@@ -1,0 +1,106 @@
+"""Somebody with the PIN makes, replaces and destroys objects in a real SoftHSM, with another client
+of PKCS#11; the adapter names them, also if it is killed on the way.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from capsign_adapter.model.drift import DriftRow
+from capsign_evidence.drift_leaf import Drifted, DriftKind
+from capsign_evidence.leaf import Act
+from support import needs
+from support.dev import Dev
+from support.drifting_adapter import STEPS
+from support.key_calls import eventually
+
+pytestmark = pytest.mark.system
+
+MODULE = "support.drifting_adapter"
+
+
+class Stranger:
+    """Another client of the token."""
+
+    def __init__(self, dev: Dev) -> None:
+        token = Path(dev.about["token"]["conf"]).parent
+        self.environment = {"SOFTHSM2_CONF": dev.about["token"]["conf"], "PATH": "/usr/bin:/bin"}
+        pin = (token / "capsign.pin").read_text().strip()
+        self.command = ["pkcs11-tool", "--module", str(needs.softhsm()), "--token-label", "capsign"]
+        self.command += ["--login", "--pin", pin]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(
+            [*self.command, *arguments],
+            check=True,
+            capture_output=True,
+            env=self.environment,
+            timeout=60,
+        )
+
+    def makes(self, label: str, *more: str) -> None:
+        self._run("--keygen", "--key-type", "GENERIC:32", "--label", label, *more)
+
+    def destroys(self, label: str) -> None:
+        self._run("--delete-object", "--type", "secrkey", "--label", label)
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    running = Dev(tmp_path_factory.mktemp("dev") / "d")
+    yield running
+    running.close()
+
+
+def rows(dev: Dev) -> tuple[DriftRow, ...]:
+    store = dev.opened_store()
+    try:
+        return store.drift().rows
+    finally:
+        store.close()
+
+
+def names(dev: Dev) -> set[tuple[DriftKind, str]]:
+    return {(row.difference.kind, row.difference.subject) for row in rows(dev)}
+
+
+def told(dev: Dev, subject: str) -> list[Act]:
+    """What the log says of it."""
+    return [
+        entry.act
+        for entry in dev.entries()
+        if isinstance(entry, Drifted) and entry.subject == subject
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_replica_that_is_killed_between_finding_and_telling(dev, step):
+    """Whatever the step: there is no row without an entry, the next life tells what the last one
+    did not, and nothing is told twice.
+    """
+    stranger, label = Stranger(dev), f"capsign/demo/{step}/1"
+    dying = dev.replace_adapter(module=MODULE, CAPSIGN_TEST_CRASH=step)
+    stranger.makes(label)
+    assert dying.wait(timeout=60) == -signal.SIGKILL
+    assert len(rows(dev)) == len(told(dev, label)) == int(step == "settled")
+    dev.replace_adapter(module=MODULE)
+    assert eventually(lambda: names(dev) == {(DriftKind.UNKNOWN_OBJECT, label)})
+    assert told(dev, label) == [Act.UNKNOWN_OBJECT]
+    stranger.destroys(label)
+    assert eventually(lambda: not rows(dev))
+    assert told(dev, label) == [Act.UNKNOWN_OBJECT, Act.DRIFT_GONE]
+
+
+def test_a_key_that_was_put_in_the_place_of_ours(dev):
+    """The same label, and another key, which can be carried out of the token."""
+    stranger, label = Stranger(dev), "capsign/demo/orders/1"
+    dev.replace_adapter(module=MODULE)
+    stranger.destroys(label)
+    assert eventually(lambda: names(dev) == {(DriftKind.MISSING_OBJECT, label)})
+    stranger.makes(label, "--extractable")
+    assert eventually(lambda: names(dev) == {(DriftKind.KEY_ATTRIBUTE, label)})
+    aspects = {row.difference.aspect for row in rows(dev)}
+    assert {"check-value", "extractable", "never-extractable"} <= aspects
