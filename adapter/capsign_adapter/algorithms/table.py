@@ -63,6 +63,8 @@ class Row:
     in_token: InToken | None = None
     inside_cost_us: int = 0
     """Time of the token's thread for one signature with a subkey that stays inside."""
+    quantum_safe: bool = False
+    """Whether no quantum computer is known to break it (NIST IR 8547, initial public draft)."""
 
 
 TABLE: Mapping[int, Row] = MappingProxyType(
@@ -80,9 +82,11 @@ TABLE: Mapping[int, Row] = MappingProxyType(
         ),
         pb.ALGORITHM_RS256: Row(in_token=InToken(Family.RSA, Scheme.RSA_PKCS, 32, 2_000)),
         pb.ALGORITHM_HS256: Row(
-            Derived(Hs256Subkey, 20, lock_free=False, inside=Feature.HKDF_INSIDE), inside_cost_us=60
+            Derived(Hs256Subkey, 20, lock_free=False, inside=Feature.HKDF_INSIDE),
+            inside_cost_us=60,
+            quantum_safe=True,
         ),
-        pb.ALGORITHM_ML_DSA_65: Row(Derived(ml_dsa_65_subkey, 500)),
+        pb.ALGORITHM_ML_DSA_65: Row(Derived(ml_dsa_65_subkey, 500), quantum_safe=True),
     }
 )
 """Rows by enum number."""

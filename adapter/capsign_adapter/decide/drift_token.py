@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from capsign_evidence.drift_leaf import DriftKind
-from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
+from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.algorithms.kinds import Scheme
 from capsign_adapter.algorithms.table import TABLE
@@ -122,8 +122,8 @@ def mechanisms_of(rows: Iterable[KeyVersionRow]) -> frozenset[str]:
     for row in rows:
         if row.state == signing_pb2.KEY_STATE_DESTROYED:
             continue
-        if row.derived:  # its attestation key
-            needed |= set(_SCHEMES[_scheme(algorithms_pb2.ALGORITHM_ES256)])
+        if row.derived:  # its attestation key is ES256
+            needed |= set(_SCHEMES[Scheme.ECDSA])
             continue
         for algorithm in row.algorithms:
             needed |= set(_SCHEMES[_scheme(algorithm)])

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from capsign_wire.types.v1 import algorithms_pb2
-
+from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.decide.drift import lifetime_of
 from capsign_adapter.decide.policy import Grant, Key, KeyKind, Policy
 from capsign_adapter.model.drift import KeyUse
@@ -21,9 +20,6 @@ QUANTUM_MS = 2_051_222_400_000
 """2035-01-01: after it no signature may rest on ECDSA, EdDSA or RSA any more (NIST IR 8547, initial
 public draft, table 2).
 """
-
-_SAFE = frozenset({algorithms_pb2.ALGORITHM_HS256, algorithms_pb2.ALGORITHM_ML_DSA_65})
-"""Algorithms that a quantum computer is not known to break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +164,8 @@ def kind_of(key: Key | None, rows: Sequence[KeyVersionRow]) -> KeyKind:
 
 def is_exposed(algorithms: Iterable[int], horizon_ms: int, now_ms: int) -> bool:
     """Whether what is signed now must be trusted when a quantum computer may forge it."""
-    return bool(horizon_ms) and now_ms + horizon_ms > QUANTUM_MS and not set(algorithms) <= _SAFE
+    safe = all(TABLE[algorithm].quantum_safe for algorithm in algorithms)
+    return bool(horizon_ms) and now_ms + horizon_ms > QUANTUM_MS and not safe
 
 
 def purposes(keys: Iterable[KeyEntry]) -> dict[str, str]:

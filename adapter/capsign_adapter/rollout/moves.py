@@ -22,7 +22,7 @@ from capsign_adapter.decide.rollout_cohort import is_counted
 from capsign_adapter.decide.rollout_samples import summary
 from capsign_adapter.decide.rollout_steps import JUDGED, World, version_event
 from capsign_adapter.model.lifecycle import KeyEvent, PaceEvent, RolloutEvent, RolloutStage
-from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove
+from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove, moved
 from capsign_adapter.rollout.counting import CountedStore
 from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.store.interfaces.database import Database
@@ -161,7 +161,7 @@ class Moves:
         if over is None:
             self._epochs.look()
         else:
-            self._ends.add(RolloutStage.OVERTAKEN.name.lower())
+            self._ends.add(moved(over.row, over.event, now).stage.name.lower())
             self._epochs.enforce(epoch)
         return begun
 
