@@ -57,6 +57,10 @@ test-system: venv system-packages ## Real processes, sockets, tokens, databases 
 		$(call parallel,$(SYSTEM_WORKERS),--dist loadfile --no-loadscope-reorder) \
 		-m "system and not kube" tests
 
+.PHONY: test-long
+test-long: venv system-packages ## What is repeated, as often as a night allows
+	CAPSIGN_I6_ROUNDS=1000 $(BIN)/python -m pytest -q --timeout=3600 tests/contract/test_i6_versions.py
+
 .PHONY: test-kube
 test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods
 	$(BIN)/python -m pytest -q -m kube tests/system/cluster
