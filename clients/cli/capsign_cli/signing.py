@@ -34,13 +34,19 @@ allows that.
 """
 
 
-def _context_options(command: Command) -> Command:
+def _context_options(algorithm: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """The options that say what is signed with; `algorithm` is that of the algorithm."""
+    return lambda command: _decorated(command, algorithm)
+
+
+def _decorated(command: Command, algorithm: Callable[[Any], Any]) -> Command:
     for decorate in reversed(
         (
             click.option("-p", "--purpose", help="Purpose of the handle to use."),
             click.option(
                 "-g", "--grant", help="Grant of the handle to use, where the purpose does not tell."
             ),
+            algorithm,
             click.option(
                 "--protocol",
                 default="",
@@ -69,14 +75,15 @@ def _context_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option(
-    "-a",
-    "--algorithm",
-    default=None,
-    help="One that the handle allows (`capsign handles` lists them); without it, what the key's "
-    "rollout says for this workload.",
+@_context_options(
+    click.option(
+        "-a",
+        "--algorithm",
+        default=None,
+        help="One that the handle allows (`capsign handles` lists them); without it, what the "
+        "key's rollout says for this workload.",
+    )
 )
-@_context_options
 @click.option(
     "--intent",
     default="",
@@ -123,13 +130,14 @@ def _by(made: Signature) -> dict[str, Any]:
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option(
-    "-a",
-    "--algorithm",
-    required=True,
-    help="One that the handle allows; `capsign handles` lists them.",
+@_context_options(
+    click.option(
+        "-a",
+        "--algorithm",
+        required=True,
+        help="One that the handle allows; `capsign handles` lists them.",
+    )
 )
-@_context_options
 @click.option(
     "-s",
     "--signature",
