@@ -158,11 +158,11 @@ def test_a_pause_outlives_every_replica_and_what_is_paused_is_still_taken_back(f
     assert rolled_back(fleet).after.verify_failed >= 40
 
 
-def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet, tmp_path):
+def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet):
     """Both ways, in all replicas. Agents keep the right time, and take no handles of a clock that
     is an hour off.
     """
-    clock = tmp_path / "clock"
+    clock = fleet.dev.directory / "clock"
     clock.write_text("0")
     for number, replica in enumerate(fleet.replicas):
         fleet.dev.end(replica)
