@@ -224,10 +224,13 @@ def test_large_messages_from_every_container_fit(pod):
         thread.start()
     for thread in threads:
         thread.join()
-    # On a slow machine some may run into the agent's own limit of time; none may see its end.
-    assert all(isinstance(one, capsign.Unknown) and "ANSWER_LATE" in str(one) for one in failed), (
-        failed[:3]
-    )
+    # On a slow machine some run into a limit of time, the agent's or their stream's. That the agent
+    # itself has not ended is looked at below.
+    assert all(
+        isinstance(one, capsign.Unknown)
+        and ("ANSWER_LATE" in str(one) or "ANSWER_LOST" in str(one))
+        for one in failed
+    ), failed[:3]
     pod.assert_whole()
 
 
