@@ -1,0 +1,117 @@
+"""`python -m bench.against TREE [cell …]`: this working tree against another one, in alternating
+rounds.
+
+Both deployments stay up, and each round measures every cell in both, in turn first. What is printed
+is the ratio of this tree to the other, the median of the rounds and their range: of CPU a signature
+in agent and adapters, which a busy machine distorts least, and of signatures a second.
+
+TREE is a working tree of any commit with a `.venv` of its own (`git worktree add`, `make venv`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bench.rounds
+from bench.cells import CELLS
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = ("one-call-apart", "unary-8", "batch-100x8", "tasks-64")
+
+Told = dict[str, Any]
+
+
+class Tree:
+    """A deployment of one working tree."""
+
+    def __init__(self, root: Path) -> None:
+        text = Path(bench.rounds.__file__).read_text()
+        python = root / ".venv" / "bin" / "python"
+        self._process = subprocess.Popen(
+            [str(python if python.exists() else sys.executable), "-c", text],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()  # it is up
+
+    def measure(self, cell: str, seconds: float) -> Told:
+        """One round of a cell."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{cell} {seconds}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the deployment."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def _answer(self) -> Told:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("A deployment ended; what it said is above.")
+        told: Told = json.loads(line)
+        return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
+    parser.add_argument("tree", type=Path)
+    parser.add_argument("cells", nargs="*", metavar="cell", choices=[*CELLS, []])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds a round and cell")
+    arguments = parser.parse_args()
+    cells = arguments.cells or DEFAULT
+    trees = [Tree(arguments.tree.resolve()), Tree(ROOT)]
+    seen: dict[str, list[tuple[Told, Told]]] = {cell: [] for cell in cells}
+    try:
+        for number in range(arguments.rounds):
+            for cell in cells:
+                there, here = (number % 2, 1 - number % 2)
+                told = {at: trees[at].measure(cell, arguments.seconds) for at in (there, here)}
+                seen[cell].append((told[0], told[1]))
+    finally:
+        for tree in trees:
+            tree.close()
+    for cell, pairs in seen.items():
+        print(f"{cell:16} {_told(pairs)}")
+
+
+def _told(pairs: list[tuple[Told, Told]]) -> str:
+    """The ratios of the second to the first, for one cell."""
+    return "  ".join(
+        (
+            _ratio("CPU", [_cpu(here) / _cpu(there) for there, here in pairs]),
+            _ratio("agent", [_of(here, "agent") / _of(there, "agent") for there, here in pairs]),
+            _ratio(
+                "adapter", [_of(here, "adapter") / _of(there, "adapter") for there, here in pairs]
+            ),
+            _ratio("rate", [here["sps"] / there["sps"] for there, here in pairs]),
+        )
+    )
+
+
+def _of(told: Told, process: str) -> float:
+    return max(float(told["cpu_us"][process]), 0.1)
+
+
+def _cpu(told: Told) -> float:
+    return _of(told, "agent") + _of(told, "adapter")
+
+
+def _ratio(name: str, ratios: list[float]) -> str:
+    return f"{name} {statistics.median(ratios):.2f} [{min(ratios):.2f} to {max(ratios):.2f}]"
+
+
+if __name__ == "__main__":
+    main()
