@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -140,6 +140,18 @@ async def test_an_answer_that_comes_too_late_is_unknown_first_and_still_recorded
         call.cancel()
 
 
+async def both_streams_busy(
+    agent: Agent, adapter: FakeAdapter, call: Callable[[], Coroutine[Any, Any, Any]]
+) -> list[asyncio.Task[Any]]:
+    """Calls that the adapter has, one on each stream. Begun together they may be one batch."""
+    await until(lambda: agent.coalescer.idle_streams == 2)
+    busy = []
+    for number in range(2):
+        busy.append(asyncio.create_task(call()))
+        await until(lambda number=number: len(adapter.requests) == number + 1)
+    return busy
+
+
 async def test_what_never_left_is_unavailable_and_not_unknown(
     place: Home, adapter: FakeAdapter
 ) -> None:
@@ -148,11 +160,10 @@ async def test_what_never_left_is_unavailable_and_not_unknown(
     """
     gate = threading.Event()
     adapter.faults.before_answer = lambda _: gate.wait(10) and None
-    async with running(place):
+    async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
-        await until(lambda: len(adapter.requests) == 2)
+        busy = await both_streams_busy(agent, adapter, lambda: one(stub, handle))
         call = stub.SignStream()
         await call.write(
             agent_pb2.SignStreamRequest(call_id=1, groups=[group(handle, b"late")], timeout_ms=100)
@@ -198,10 +209,7 @@ async def test_a_caller_that_leaves_takes_back_what_was_not_sent(
     async with running(place) as agent:
         stub = place.stub()
         handle = (await first_handle(stub)).id
-        # with one of them both calls would be one batch
-        await until(lambda: agent.coalescer.idle_streams == 2)
-        busy = [asyncio.create_task(one(stub, handle)) for _ in range(2)]
-        await until(lambda: len(adapter.requests) == 2)
+        busy = await both_streams_busy(agent, adapter, lambda: one(stub, handle))
         waiting = asyncio.create_task(one(stub, handle))
         await until(lambda: agent.coalescer.items == 1)
         waiting.cancel()
