@@ -31,6 +31,7 @@ CALLS = {
     "public_key": ("a",),
     "attributes": ("a",),
     "labels": (),
+    "contents": (),
     "destroy": ("a",),
 }
 
