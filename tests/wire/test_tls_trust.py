@@ -57,6 +57,11 @@ def test_nobody_else_is_taken_and_the_name_counts(tmp_path):
         shake(tmp_path, context, authority, asked="other.example")
 
 
+def test_the_system_does_not_trust_an_authority_of_ours(tmp_path):
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake(tmp_path, tls_trust.of_the_system(), Authority())
+
+
 def test_no_secret_of_a_connection_goes_into_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
     authority = Authority()

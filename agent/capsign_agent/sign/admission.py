@@ -14,6 +14,15 @@ from capsign_agent.handles.scope import HandleScope
 from capsign_agent.sign.group_work import GroupWork
 
 
+def demand_algorithm(work: GroupWork) -> None:
+    """Raise FailureError INPUT_MALFORMED unless the group either names an algorithm or leaves it
+    open: one that was lost on the way is not an open one (I10).
+    """
+    if work.group.open_algorithm != (not work.group.algorithm):
+        detail = "A call names an algorithm, or says that it leaves it open."
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="algorithm")
+
+
 def admit(work: GroupWork, held: HeldHandle, now: float) -> None:
     """Let the group go on under this handle; `now` is in seconds since 1970.
 
@@ -22,9 +31,6 @@ def admit(work: GroupWork, held: HeldHandle, now: float) -> None:
     """
     group = work.group
     work.held = held
-    if group.open_algorithm != (not group.algorithm):
-        detail = "A call names an algorithm, or says that it leaves it open."
-        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="algorithm")
     suffix, suffix_bytes = held.rule.full_context(
         group.purpose, group.algorithm, group.context
     )  # 4

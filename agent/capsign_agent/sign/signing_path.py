@@ -15,7 +15,7 @@ from capsign_wire.types.v1 import signing_pb2 as types_pb2
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.socket_handles import SocketHandles
 from capsign_agent.handles.unavailable import NotYetError
-from capsign_agent.sign.admission import admit
+from capsign_agent.sign.admission import admit, demand_algorithm
 from capsign_agent.sign.exchange import Exchange
 from capsign_agent.sign.group_work import GroupWork
 from capsign_agent.sign.inputs import Inputs
@@ -72,6 +72,7 @@ class SigningPath:
 
     async def _in_the_pod(self, socket: SocketHandles, work: GroupWork, deadline: float) -> None:
         """Steps 3 to 6, which need no adapter. Raises FailureError if the whole group fails."""
+        demand_algorithm(work)
         handle_id = work.group.handle_id
         try:
             held = self._finder.find(socket, handle_id)  # 3

@@ -11,6 +11,8 @@ import urllib.request
 from email.message import Message
 from typing import IO, Any, Protocol
 
+from capsign_wire import tls_trust
+
 from capsign.errors import CapsignError, Unavailable
 from capsign.key_set_cache import Fetched
 from capsign.signer import Signer
@@ -34,7 +36,7 @@ class HttpsSource:
         if not url.startswith("https://"):
             raise ValueError("the URL of a key set begins with https://")
         self._url, self._timeout = url, timeout
-        context = tls if tls is not None else ssl.create_default_context()
+        context = tls if tls is not None else tls_trust.of_the_system()
         self._opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), _NoRedirect()
         )

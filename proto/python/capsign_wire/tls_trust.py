@@ -1,5 +1,5 @@
-"""Makes TLS contexts of clients that trust the given certificates and no others, with any version
-of Python.
+"""Makes TLS contexts of clients that trust the given certificates and no others, or those that the
+system trusts, with any version of Python.
 
 `ssl.create_default_context` must not be used: from Python 3.13 on it refuses authorities and
 servers without certain extensions (key usage, authority key identifier), which are common and which
@@ -24,6 +24,16 @@ def context(
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = minimum
     made.load_verify_locations(cadata=authorities)
+    return made
+
+
+def of_the_system() -> ssl.SSLContext:
+    """Returns a context that verifies the server and its name by the authorities that the system
+    trusts, for servers of others: TLS 1.2 or later.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_default_certs()
     return made
 
 
