@@ -21,9 +21,19 @@ COMMANDS = {name: set(built.project(FOLDERS[name]).get("scripts", {})) for name 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
+absent = []
 for module in pkgutil.walk_packages(package.__path__, sys.argv[1] + "."):
-    importlib.import_module(module.name)
-print(package.__file__)
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        absent.append(f"{module.name} {error.name}")
+for line in [package.__file__, *absent]:
+    print(line)
+"""
+
+OF_AN_EXTRA = {"capsign": ["capsign.jwk cryptography"]}
+"""Modules that only an extra of the distribution makes importable, and what they lack: none but
+these.
 """
 
 
@@ -92,7 +102,16 @@ def test_what_it_asks_for_is_all_that_its_modules_need(installed, name):
     environment = installed(name)
     told = environment.run("python", "-I", "-c", IMPORT_ALL, PACKAGES[name])
     assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith(str(environment.bin.parent)), "that was another installation's"
+    place, *absent = told.stdout.splitlines()
+    assert place.startswith(str(environment.bin.parent)), "that was another installation's"
+    assert absent == OF_AN_EXTRA.get(name, [])
+
+
+def test_a_verifier_says_which_extra_it_needs(installed):
+    code = "import capsign; capsign.Verifier('https://keys.example/set', algorithms=['ES256'])"
+    told = installed("capsign").run("python", "-I", "-c", code)
+    assert told.returncode != 0
+    assert "pip install 'capsign[verify]'" in told.stderr
 
 
 def test_the_contracts_alone_give_the_messages(installed):
