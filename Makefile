@@ -14,12 +14,11 @@ VENV_PROTO := .venv-proto
 BIN := $(VENV)/bin
 PIP := python -m pip --quiet --disable-pip-version-check
 DEMO ?= .demo
-# Processes for tests that may run side by side. Tests wait for a third of their time, those with real
-# processes for two thirds, hence more of them than cores. WORKERS=1: one after the other.
+# Processes for tests that may run side by side: three for two cores, since tests wait for a third of
+# their time. WORKERS=1: one after the other.
 CORES := $(shell nproc 2>/dev/null || echo 1)
-UNIT_WORKERS := $(or $(WORKERS),$(shell expr \( $(CORES) \* 3 + 1 \) / 2))
-SYSTEM_WORKERS := $(or $(WORKERS),$(shell expr $(CORES) \* 2))
-parallel = $(if $(filter-out 1,$(1)),-n $(1) --maxprocesses 8 $(2))
+WORKERS ?= $(shell expr \( $(CORES) \* 3 + 1 \) / 2)
+parallel = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8 $(1))
 DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their
@@ -48,13 +47,13 @@ test: system-packages test-unit test-system ## All tests: unit, then real proces
 
 .PHONY: test-unit
 test-unit: venv ## The fast tests only (WORKERS=1: one after the other)
-	$(BIN)/python -m pytest -q $(call parallel,$(UNIT_WORKERS),--dist worksteal) -m "not system" tests
+	$(BIN)/python -m pytest -q $(call parallel,--dist worksteal) -m "not system" tests
 
 # A file's tests share what it started, so a file is a worker's.
 .PHONY: test-system
 test-system: venv system-packages ## Real processes, sockets, tokens, databases and faults
 	$(BIN)/python -m pytest -q \
-		$(call parallel,$(SYSTEM_WORKERS),--dist loadfile --no-loadscope-reorder) \
+		$(call parallel,--dist loadfile --no-loadscope-reorder) \
 		-m "system and not kube" tests
 
 .PHONY: test-long

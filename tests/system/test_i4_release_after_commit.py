@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from pathlib import Path
 
 import capsign
 import pytest
 from support.crashing_adapter import STEPS
+from support.dev import Dev
 
 COMMITS = 5
 KILLS = 2 * len(STEPS) * COMMITS
@@ -52,6 +54,11 @@ class Application(threading.Thread):
         return found
 
 
+def last_words(dev: Dev) -> str:
+    """What its log ends with."""
+    return Path(dev.about["adapters"][0]["log"]).read_text()[-800:]
+
+
 @pytest.mark.timeout(900)
 def test_i4_what_an_application_received_survives_kill_9_at_each_step_of_the_commit(dev):
     dev.end(dev.adapter())
@@ -65,7 +72,7 @@ def test_i4_what_an_application_received_survives_kill_9_at_each_step_of_the_com
             module="support.crashing_adapter", CAPSIGN_TEST_CRASH=f"{step}:{1 + kill % COMMITS}"
         )
         assert process.wait(timeout=60) == -9, (
-            f"the adapter ended by itself at kill {kill} ({step})"
+            f"the adapter ended by itself at kill {kill} ({step}): {last_words(dev)}"
         )
     survivor = dev.start_adapter()
     dev.wait_serving(dev.about["adapters"][0]["health"])

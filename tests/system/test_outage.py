@@ -18,6 +18,8 @@ from support.dev import Dev
 
 JWT = {"purpose": "jwt", "algorithm": "ES256", "protocol": "jwt"}
 PATIENCE_S = 40
+BRIEFLY_S = 2.0
+"""How long a call waits that cannot be served: an answer that says why comes before its end."""
 
 
 @pytest.fixture
@@ -70,27 +72,36 @@ def test_an_outage_longer_than_a_handle_lives_is_unavailable_to_every_client(bri
         brief.end(brief.adapter())
         assert "adapter" in ended(signer).message
         with pytest.raises(capsign.Unavailable, match=r"UPSTREAM_UNREACHABLE.*adapter"):
-            signer.sign(b"during", timeout=0.7, **JWT)
+            signer.sign(b"during", timeout=BRIEFLY_S, **JWT)
         with pytest.raises(capsign.Unavailable, match="adapter"):
-            signer.public_keys(algorithm="ES256", purpose="jwt", protocol="jwt", timeout=0.7)
+            signer.public_keys(algorithm="ES256", purpose="jwt", protocol="jwt", timeout=BRIEFLY_S)
         with pytest.raises(capsign.Unavailable, match="adapter"):
-            signer.verify(b"before", kept, purpose="jwt", protocol="jwt", timeout=0.7)
+            signer.verify(b"before", kept, purpose="jwt", protocol="jwt", timeout=BRIEFLY_S)
         with pytest.raises(capsign.Unknown, match="adapter"):
-            signer.resolve(kept.intent_id, purpose="jwt", timeout=0.7)
+            signer.resolve(kept.intent_id, purpose="jwt", timeout=BRIEFLY_S)
 
         async def asked() -> None:
             async with capsign.AsyncSigner(brief.socket()) as another:
                 with pytest.raises(capsign.Unavailable, match=r"UPSTREAM_UNREACHABLE.*adapter"):
-                    await another.sign(b"during", timeout=0.7, **JWT)
+                    await another.sign(b"during", timeout=BRIEFLY_S, **JWT)
 
         asyncio.run(asked())
         with (
             capsign.Signer(brief.socket(), coalesce=False) as plain,
             pytest.raises(capsign.Unavailable, match="adapter"),
         ):
-            plain.sign(b"during", timeout=0.7, **JWT)
+            plain.sign(b"during", timeout=BRIEFLY_S, **JWT)
         signed = cli(
-            brief, "sign", "-p", "jwt", "-a", "ES256", "--protocol", "jwt", "--timeout", "0.7"
+            brief,
+            "sign",
+            "-p",
+            "jwt",
+            "-a",
+            "ES256",
+            "--protocol",
+            "jwt",
+            "--timeout",
+            str(BRIEFLY_S),
         )
         listed = cli(brief, "handles")
         for done in (signed, listed):
