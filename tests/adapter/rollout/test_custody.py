@@ -43,8 +43,8 @@ class Fleet:
         self.rollouts.epochs.look()
         self.rollouts.policy = self.rig.snapshots.policy()
 
-    def custody(self) -> alg.CustodyClass.ValueType:
-        """Of the next signature, as its leaf has it."""
+    def custody(self) -> int:
+        """The custody class of the next signature, as its leaf has it."""
         (item,) = self.rig.sign(bytes(32), algorithm=alg.ALGORITHM_ES256)
         assert item.signatures, item.failure
         entry = decode(self.rig.entries()[item.leaf_index])
