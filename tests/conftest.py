@@ -18,3 +18,9 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 scratch.use_memory()
+
+# Each worker has ports of its own: an adapter that a test has killed must find its port free when
+# it starts again. 12,000 ports, 1,500 for each of eight workers at most.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_first = 20_000 + 1_500 * (_worker % 8)
+os.environ["CAPSIGN_DEV_PORTS"] = f"{_first}-{_first + 1_499}"

@@ -116,6 +116,19 @@ def test_listeners_differ():
     assert len(set(ports)) == 16
 
 
+def test_listeners_are_where_the_variable_says(monkeypatch):
+    monkeypatch.setenv(layouts.PORTS_VARIABLE, "21000-21099")
+    (found,) = layouts.free_listeners(1)
+    assert 21_000 <= int(found.address.rpartition(":")[2]) <= 21_099
+
+
+@pytest.mark.parametrize("told", ["21000", "21099-21000", "80-90", "21000-70000", "a-b"])
+def test_what_says_no_ports_is_refused(monkeypatch, told):
+    monkeypatch.setenv(layouts.PORTS_VARIABLE, told)
+    with pytest.raises(CliError, match="CAPSIGN_DEV_PORTS"):
+        layouts.free_listeners(1)
+
+
 @pytest.mark.parametrize("url", ["sqlite:///a#b", "sqlite:///100%"])
 def test_a_store_of_another_name_than_it_says_is_refused(tmp_path, url):
     with pytest.raises(CliError, match="%23"):

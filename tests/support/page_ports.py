@@ -4,6 +4,7 @@ runs of the tests on one machine must not meet.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import socket
@@ -25,11 +26,12 @@ class PagePorts:
 
 
 def _free_tens(count: int) -> list[str]:
-    """All but the last digit of so many times ten ports, all of which are free now. They lie below
-    the range from which Linux takes ports for connections.
+    """All but the last digit of so many times ten ports, all of which are free now, of those that
+    are this worker's.
     """
+    first, last = map(int, os.environ["CAPSIGN_DEV_PORTS"].split("-"))
     found: list[str] = []
-    for tens in random.sample(range(2_000, 3_200), 1_200):
+    for tens in random.sample(range(first // 10, last // 10), 149):
         try:
             with ExitStack() as held:
                 for last in range(10):

@@ -50,7 +50,7 @@ def up(
     policy: Path | None,
 ) -> None:
     """Start a token, a CA, adapters and an agent, and print how to reach them. What is there
-    already is kept.
+    already is kept. CAPSIGN_DEV_PORTS=20000-20999 says which ports new adapters get.
     """
     from capsign_cli.dev.bring_up import bring_up
     from capsign_cli.dev.prepare import Wanted

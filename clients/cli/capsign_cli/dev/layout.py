@@ -4,7 +4,9 @@ for choosing ports.
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ get.
 # Below Linux's ephemeral range (32768 up), so that an outgoing connection of somebody else cannot
 # take a port between its choice here and its use by the adapter.
 PORTS = range(20_000, 32_000)
+PORTS_VARIABLE = "CAPSIGN_DEV_PORTS"
+"""Names other ports, as `20000-20999`, both ends included: for deployments whose adapters are down
+at times, so that no other takes their ports meanwhile.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,27 @@ class Listener:
     """Where verifiers read public keys; empty: nowhere."""
 
 
+def _ports() -> range:
+    """The ports to choose from. Raises CliError."""
+    told = os.environ.get(PORTS_VARIABLE)
+    if not told:
+        return PORTS
+    found = re.fullmatch(r"(\d{4,5})-(\d{4,5})", told, re.ASCII)
+    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    if not ports or ports.start < 1024 or ports.stop > 65536:
+        detail = f"{PORTS_VARIABLE} says {told!r}."
+        raise CliError(USAGE, "PORTS_MALFORMED", detail, "Say it as 20000-20999.")
+    return ports
+
+
 def free_listeners(count: int) -> list[Listener]:
     """Loopback addresses on which nothing listens. All are bound until all are chosen, so they
-    differ.
+    differ. Raises CliError if there are not so many, or PORTS_VARIABLE says no ports.
     """
     held: list[socket.socket] = []
+    ports = _ports()
     try:
-        for port in random.sample(PORTS, k=min(len(PORTS), 200 + 4 * count)):
+        for port in random.sample(ports, k=min(len(ports), 200 + 4 * count)):
             one = socket.socket()
             try:
                 one.bind(("127.0.0.1", port))
@@ -102,7 +122,7 @@ def free_listeners(count: int) -> list[Listener]:
     raise CliError(
         UNAVAILABLE,
         "NO_FREE_PORT",
-        f"No free ports from {PORTS.start} to {PORTS.stop}.",
+        f"No free ports from {ports.start} to {ports.stop - 1}.",
         "Stop what listens there.",
     )
 
