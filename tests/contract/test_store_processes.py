@@ -19,9 +19,10 @@ from support.store_processes import commit_and_die, commit_batches, commit_until
 pytestmark = pytest.mark.system
 
 spawn = multiprocessing.get_context("spawn")
-# A process that opens its own store and dies at once need not start a new interpreter: nothing is
-# open here when it is forked.
-fork = multiprocessing.get_context("fork")
+# A process that opens its own store and dies at once need not start a new interpreter. It is forked
+# from one that has the modules and nothing else: this one may have threads of gRPC's.
+fork = multiprocessing.get_context("forkserver")
+fork.set_forkserver_preload(["support.store_processes", "contract.conftest"])
 
 
 def test_processes_that_commit_side_by_side_make_one_dense_log(place):
