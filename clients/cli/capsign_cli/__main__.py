@@ -13,7 +13,6 @@ import io
 import os
 import sys
 import traceback
-from importlib import import_module
 from typing import Any
 
 import click
@@ -21,6 +20,7 @@ from capsign_wire import std_streams
 from capsign_wire.hardening import harden
 
 from capsign_cli import __version__, failures, output
+from capsign_cli.lazy_group import LazyGroup
 from capsign_cli.output import QUIET
 
 COMMANDS = {
@@ -68,6 +68,11 @@ COMMANDS = {
         "What differs from what is expected; exit code 1 if anything does.",
     ),
     "log": ("capsign_cli.log", "log", "The evidence log: verify."),
+    "audit": (
+        "capsign_cli.audit.commands",
+        "audit",
+        "Who signed what, when: from a copy of the store or from tiles, with no network.",
+    ),
     "inject": (
         "capsign_cli.inject",
         "inject",
@@ -82,18 +87,8 @@ COMMANDS = {
 """Where each command is, and its line in the help: `capsign --help` imports none of them."""
 
 
-class Commands(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), name)
-        return command
+class Commands(LazyGroup):
+    """The commands of `capsign`. It knows when a reader of their output has gone."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -105,13 +100,11 @@ class Commands(click.Group):
                 raise output.CutOffError from None
             raise
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
-
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=Commands,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="capsign")
 def capsign() -> None:

@@ -1,0 +1,21 @@
+"""capsign audit: who signed what, when, and how to prove it, from a copy of the store or from
+tiles: without an HSM and without a network.
+"""
+
+from __future__ import annotations
+
+import click
+
+from capsign_cli.lazy_group import LazyGroup
+
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+"""Where each command is, and its line in the help."""
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def audit() -> None:
+    """Who signed what, when, provable offline.
+
+    Exit codes: 0 nothing found that should not be there, 1 found, or it does not verify, 2 wrong
+    use, 3 unknown, 4 unavailable.
+    """
