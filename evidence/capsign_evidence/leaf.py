@@ -82,6 +82,8 @@ class Kind(IntEnum):
     """What is expected was found to differ, or does not differ any more; `drift_leaf` has the
     bytes.
     """
+    INCIDENT = 14
+    """Records do not add up, or do again; `incident_leaf` has the bytes."""
 
 
 class Act(IntEnum):

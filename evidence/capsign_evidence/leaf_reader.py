@@ -17,8 +17,9 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_evidence import drift_leaf, leaf, rollout_leaf
+from capsign_evidence import drift_leaf, incident_leaf, leaf, rollout_leaf
 from capsign_evidence.drift_leaf import Drifted, DriftKind
+from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
 from capsign_evidence.leaf import (
     BOOT_LEN,
     HASH_LEN,
@@ -269,6 +270,7 @@ Entry = (
     | VerificationsReported
     | Proposal
     | Drifted
+    | IncidentLeaf
 )
 
 
@@ -322,7 +324,7 @@ def describe(entry: Entry) -> dict[str, Any]:
             plain["proposal_id"] = str(UUID(bytes=value.proposal_id))
             plain["proposed"] = value.act.name.lower().replace("_", "-")
             plain["target"], plain["digest"] = value.target, value.digest
-        elif isinstance(value, DriftKind):
+        elif isinstance(value, DriftKind | IncidentKind | IncidentState):
             plain[field.name] = value.name.lower().replace("_", "-")
         elif isinstance(value, GlassReason):
             plain["glass"] = value.name.lower() if value else ""
@@ -529,4 +531,5 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.VERIFICATIONS_REPORTED: rollout_leaf.read_report,
     Kind.PROPOSAL: _proposal,
     Kind.DRIFT: drift_leaf.read_drift,
+    Kind.INCIDENT: incident_leaf.read_incident,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from capsign_evidence import leaf
 from capsign_evidence.drift_leaf import DRIFT_ACTS, Drifted, DriftKind, digest_of, named
+from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
 from capsign_evidence.leaf import (
     MAX_ENTRY_LEN,
     Act,
@@ -110,6 +111,21 @@ small = st.integers(0, 255)
 sides = st.builds(SideFigures, *[counters] * 7)
 subjects = st.lists(names, min_size=1, max_size=3).map("/".join)
 entries = st.one_of(
+    st.builds(
+        lambda spans, *fields: IncidentLeaf(*fields[:9], *spans, *fields[9:]),
+        sequences,
+        times,
+        hashes,
+        st.sampled_from(IncidentKind),
+        st.sampled_from(IncidentState),
+        st.just("") | identities,
+        st.just(b"") | ids,
+        st.just(b"") | hashes,
+        st.just(b"") | ids,
+        counters,
+        versions,
+        times,
+    ),
     st.builds(
         Drifted,
         times,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from capsign_evidence import leaf
 from capsign_evidence.drift_leaf import Drifted
+from capsign_evidence.incident_leaf import IncidentLeaf
 from capsign_evidence.leaf_reader import (
     Admin,
     Never,
@@ -222,7 +223,7 @@ def _workload_of(entry: bytes) -> str:
     decoded = decode(entry)
     if isinstance(decoded, Signed | SignedTwice | Refused | Never):
         return decoded.group.workload
-    of_people = Admin | Proposal | RolloutStep | VerificationsReported | Drifted
+    of_people = Admin | Proposal | RolloutStep | VerificationsReported | Drifted | IncidentLeaf
     return "" if isinstance(decoded, of_people) else decoded.workload
 
 
