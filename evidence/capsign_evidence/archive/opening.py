@@ -1,0 +1,29 @@
+"""Which archive a place is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from capsign_evidence.archive.interface import Archive, ArchiveError
+
+
+def open_archive(place: str | Path, password_file: Path | None = None) -> Archive:
+    """The archive at a place: a SQLite file (also as sqlite://PATH), or a postgresql:// URL,
+    whose password may be in a file.
+
+    Raises ArchiveError, also if there is none. Close it, or use it as a context manager.
+    """
+    text = str(place)
+    if text.startswith(("postgresql://", "postgres://")):
+        from capsign_evidence.archive.postgres_server import PostgresArchive
+
+        return PostgresArchive(text, password_file)
+    path = Path(text.removeprefix("sqlite://"))
+    if path.is_file():
+        from capsign_evidence.archive.sqlite_file import SqliteArchive
+
+        return SqliteArchive(path)
+    raise ArchiveError(
+        f"{path} is no store.",
+        "Name a copy of the store's file, or the postgresql:// URL of a store.",
+    )
