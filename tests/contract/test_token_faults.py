@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -170,6 +171,47 @@ def test_processes_that_all_open_it_at_once_all_get_in(softhsm):
             pool.submit(apart, token_loss.open_again_and_again, softhsm, 40) for _ in range(4)
         ]
         assert [future.result() for future in opened] == [["ok"] * 40] * 4
+
+
+def kill_in_a_login(settings, file):
+    """Kill processes that log in, each when it has just emptied the file, until one has had no time
+    to fill it again.
+    """
+    for _ in range(60):
+        victim = multiprocessing.get_context("spawn").Process(
+            target=token_loss.log_in_for_ever, args=(settings,)
+        )
+        victim.start()
+        while file.stat().st_size and victim.is_alive():
+            pass
+        victim.kill()
+        victim.join()
+        if file.stat().st_size == 0:
+            return
+    pytest.fail("no kill hit a login")
+
+
+@pytest.mark.system
+def test_a_softhsm_token_survives_kill_9_in_a_login(softhsm):
+    """`token.object` was left empty, and with it every key was lost for good."""
+    made = apart(token_loss.one_of_each, softhsm)
+    file = token_directory(softhsm) / "token.object"
+    kill_in_a_login(softhsm, file)
+    assert apart(token_loss.listed, softhsm) == sorted(made)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_token_file_without_a_copy_is_a_missing_token(softhsm):
+    (token_directory(softhsm) / "token.object").write_bytes(b"")
+    kind, text = apart(token_loss.opening, softhsm)
+    assert kind == "TokenUnavailableError"
+    assert "token.label" in text
+
+
+def test_a_copy_that_cannot_be_made_does_not_end_signing(softhsm):
+    directory = token_directory(softhsm)
+    (directory / "token.object.kept").mkdir()
+    assert apart(token_loss.listed, softhsm) == []
 
 
 @pytest.mark.system

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pkcs11
 from capsign_adapter.token.open import TokenSettings, open_token
 from capsign_adapter.token.pkcs11_token import Pkcs11Token
 from capsign_adapter.token.session import Kind, Session
@@ -414,3 +415,12 @@ def one_of_each(settings: TokenSettings) -> list[str]:
 def open_again_and_again(settings: TokenSettings, times: int) -> list[str]:
     """A replica that starts while others do: SoftHSM rewrites the token's file at each login."""
     return [opening(settings)[0] for _ in range(times)]
+
+
+def log_in_for_ever(settings: TokenSettings) -> None:
+    """Nothing but logins, to be killed in one of them."""
+    os.environ["SOFTHSM2_CONF"] = str(settings.config)
+    token = pkcs11.lib(str(settings.module)).get_token(token_label=settings.label)
+    pin = settings.pin_file.read_text().strip()
+    while True:
+        token.open(user_pin=pin).close()

@@ -6,12 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from capsign_adapter.token import softhsm_files
+
 
 def _no_environment(config: Path) -> Mapping[str, str]:
     raise ValueError(
         f"token.config is given ({config}), but this module takes none from us: set what "
         f"its maker documents"
     )
+
+
+def _nothing_to_keep(_: Path | None) -> None:
+    """This module's own files survive a kill."""
+
+
+def _nothing_to_restore(_: Path | None) -> bool:
+    return False
 
 
 def _softhsm_environment(config: Path) -> Mapping[str, str]:
@@ -29,7 +39,8 @@ class Profile:
 
     `environment` gives the variables that must be set before the module starts, `parameters` the
     string that its C_Initialize wants; both from the path of its configuration. None: it has no
-    such thing.
+    such thing. `keep` is called before each login, and `restore` when the token is not there: it
+    returns whether to look again.
     """
 
     name: str
@@ -37,9 +48,16 @@ class Profile:
     parameters: Callable[[Path], str] | None = None
     tells_local: bool = True
     """Whether the module stores CKA_LOCAL of token objects."""
+    keep: Callable[[Path | None], None] = _nothing_to_keep
+    restore: Callable[[Path | None], bool] = _nothing_to_restore
 
 
-SOFTHSM = Profile("SoftHSM", environment=_softhsm_environment)
+SOFTHSM = Profile(
+    "SoftHSM",
+    environment=_softhsm_environment,
+    keep=softhsm_files.keep,
+    restore=softhsm_files.restore,
+)
 """Configuration: the path of softhsm2.conf."""
 
 NSS = Profile("NSS softokn", parameters=_nss_parameters, tells_local=False)

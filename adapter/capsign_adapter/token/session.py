@@ -267,12 +267,13 @@ class Session:
         pin = read_pin(self._settings.pin_file)
         end = now + (FIRST_PATIENCE_S if self._serial is None else PATIENCE_S)
         pause = 0.005
+        self._profile.keep(self._settings.config)
         while self._session is None:
             try:
                 self._session = self._enter(pin)
             except TokenUnavailableError:
                 self.drop()
-                if self._clock() >= end:
+                if self._clock() >= end and not self._profile.restore(self._settings.config):
                     self._shut_until = self._clock() + REOPEN_PAUSE_S
                     raise
                 self._sleep(pause)
