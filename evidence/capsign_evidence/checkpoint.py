@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from capsign_evidence.merkle import HASH_LEN, MAX_SIZE
 from capsign_evidence.note import (
     NoteError,
+    NoteVerifier,
     VerifierKey,
     decode_base64,
     open_note,
@@ -70,13 +71,13 @@ def sign_checkpoint(
     return sign_note(TreeHead(key.name, size, root).text(), key, sign)
 
 
-def open_checkpoint(note: bytes, key: VerifierKey) -> TreeHead:
+def open_checkpoint(note: bytes, key: NoteVerifier) -> TreeHead:
     """Returns the content of a checkpoint, if the log's key signed it and its origin is the key's
-    name.
+    name. Extension lines that the key did not sign are left out.
 
     Raises NoteError. Lines of witnesses are allowed and not verified.
     """
     head = TreeHead.parse(open_note(note, (key,)).text)
     if head.origin != key.name:
         raise NoteError("the checkpoint is of another log than its key")
-    return head
+    return head if key.covers_extensions else replace(head, extensions=())
