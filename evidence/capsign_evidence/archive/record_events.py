@@ -1,0 +1,70 @@
+"""The records of agents' batches as events."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import REASONS
+from capsign_wire.types.v1 import failures_pb2
+from google.protobuf.message import DecodeError
+
+from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
+
+_KINDS = {
+    value.number: value.name.removeprefix("AUDIT_KIND_").lower().replace("_", "-")
+    for value in pb.AuditKind.DESCRIPTOR.values
+}
+_OUTCOMES = {
+    value.number: value.name.removeprefix("OUTCOME_").lower()
+    for value in failures_pb2.Outcome.DESCRIPTOR.values
+    if value.number
+}
+
+
+def of_batch(index: int, workload: str, batch: bytes, expected: bytes = b"") -> Iterator[Event]:
+    """The events of a batch whose leaf is `index`. `expected`: the hash that its leaf names; a
+    batch with another one is one unreadable event, for its records are not those that were taken.
+    """
+    unreadable = Event(index=index, time_ms=0, stream=AGENT, what=UNREADABLE, workload=workload)
+    if expected and hashlib.sha256(batch).digest() != expected:
+        yield unreadable
+        return
+    try:
+        parsed = pb.AuditBatch.FromString(batch)
+    except DecodeError:
+        yield unreadable
+        return
+    for record in parsed.records:
+        yield of_record(index, workload, parsed.boot_id, record)
+
+
+def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord) -> Event:
+    """The event of one record. One of a kind that this program does not know is unreadable, with
+    what every record has.
+    """
+    reason, algorithm = REASONS.get(record.reason), ALGORITHMS.get(record.algorithm)
+    named = record.leaf_index_plus_one
+    return Event(
+        index=index,
+        time_ms=record.time_ms,
+        stream=AGENT,
+        what=_KINDS.get(record.kind, UNREADABLE),
+        outcome=_OUTCOMES.get(record.outcome, ""),
+        reason=reason.name if reason else "",
+        workload=workload,
+        algorithm=algorithm.name if algorithm else "",
+        grant=record.grant,
+        caller=record.caller,
+        intent_id=record.intent_id,
+        boot_id=boot_id,
+        sequence=record.sequence,
+        key_version=record.key_version,
+        names_leaf=named - 1 if named else None,
+        elapsed_ms=record.elapsed_ms,
+        handles=record.handles,
+        verified=record.verified,
+        failed=record.failed,
+    )
