@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from capsign_evidence.merkle import HASH_LEN, TILE_HEIGHT, TILE_WIDTH, TreeDataError
 from capsign_evidence.proofs import HashReader
@@ -14,6 +16,14 @@ MAX_LEVEL = 63
 
 MAX_BUNDLE_ENTRY = (1 << 16) - 1
 """Longest entry in a bundle, bytes."""
+
+MAX_INDEX = (1 << 55) - 1
+"""Highest index of a tile in a log of 2**63 - 1 leaves."""
+
+_BATCH = struct.Struct(">QI")
+
+BATCH_HEAD = _BATCH.size
+"""Bytes before each batch in a file of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,50 @@ class TileName:
         if self.level:
             raise ValueError("entries belong to tiles of level 0")
         return f"tile/entries/{_number(self.index)}{_partial(self.width)}"
+
+    @property
+    def batches_path(self) -> str:
+        """Path of the file with the agents' batches among the leaves of this tile of level 0. Ours,
+        beside what C2SP names.
+        """
+        if self.level:
+            raise ValueError("batches belong to tiles of level 0")
+        return f"{BATCHES}/{_number(self.index)}{_partial(self.width)}"
+
+
+BATCHES = "capsign/batches"
+"""Where batches are, below the log's prefix."""
+
+_PATH = re.compile(
+    r"(tile/(?:[0-9]|[1-5][0-9]|6[0-3]|entries)|capsign/batches)/"
+    r"((?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?"
+)
+
+
+class FileKind(Enum):
+    """What a path below the log's prefix names."""
+
+    HASHES = "hashes"
+    ENTRIES = "entries"
+    BATCHES = "batches"
+
+
+def parse_path(path: str) -> tuple[FileKind, TileName] | None:
+    """What a path names; None if it is not the one spelling of anything."""
+    found = _PATH.fullmatch(path)
+    if found is None:
+        return None
+    folder, number, width = found.groups()
+    index = int(number.replace("x", "").replace("/", ""))
+    level = int(folder.removeprefix("tile/")) if folder[-1].isdigit() else 0
+    if index > MAX_INDEX or int(width or 1) >= TILE_WIDTH:
+        return None
+    kind = {"tile/entries": FileKind.ENTRIES, BATCHES: FileKind.BATCHES}.get(
+        folder, FileKind.HASHES
+    )
+    name = TileName(level, index, int(width) if width else TILE_WIDTH)
+    # A leading group of zeros would be another spelling of the same number.
+    return (kind, name) if _number(index) == number else None
 
 
 def _number(index: int) -> str:
@@ -105,3 +159,29 @@ def open_bundle(data: bytes) -> list[bytes]:
         entries.append(entry)
         at += 2 + length
     return entries
+
+
+def batch_file(batches: Iterable[tuple[int, bytes]]) -> bytes:
+    """The agents' batches of a tile's leaves, ascending: for each its leaf index as 64 bits and its
+    length as 32 bits, big-endian, then the batch as it was received.
+    """
+    return b"".join(_BATCH.pack(index, len(batch)) + batch for index, batch in batches)
+
+
+def open_batch_file(data: bytes) -> list[tuple[int, bytes]]:
+    """The leaf index and the bytes of each batch. Raises TreeDataError if it is cut off or not in
+    order.
+    """
+    batches: list[tuple[int, bytes]] = []
+    at = 0
+    while at < len(data):
+        if at + BATCH_HEAD > len(data):
+            raise TreeDataError("a file of batches is cut off")
+        index, length = _BATCH.unpack_from(data, at)
+        at += BATCH_HEAD
+        batch = data[at : at + length]
+        if len(batch) != length or (batches and index <= batches[-1][0]):
+            raise TreeDataError("a file of batches is cut off, or not in the order of its leaves")
+        batches.append((index, batch))
+        at += length
+    return batches

@@ -67,6 +67,8 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.listings = 0
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, Any] = {}
+        self.receipts: dict[bytes, pb.GetReceiptResponse] = {}
+        self.receipts_asked: list[pb.GetReceiptRequest] = []
         self.reports: list[pb.ReportVerificationsRequest] = []
         self.reported = threading.Event()
         self.key_set, self.sequence = b'{"keys":[]}', 7
@@ -244,6 +246,13 @@ class FakeAgent(rpc.SigningServiceServicer):
         return pb.GetJwksResponse(
             key_set=self.key_set, etag='"an etag"', max_age_s=60, sequence=self.sequence
         )
+
+    def GetReceipt(self, request, context):
+        self.receipts_asked.append(request)
+        found = self.receipts.get(request.intent_id)
+        if found is None:
+            abort(context, FailureError(reasons.REASON_NOT_IN_LOG, "There is no such intent."))
+        return found
 
     def ReportVerifications(self, request, context):
         self.reports.append(request)

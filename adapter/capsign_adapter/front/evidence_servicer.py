@@ -21,9 +21,8 @@ from capsign_evidence.leaf_reader import (
 )
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
-from capsign_evidence.receipt import make_receipt
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
-from capsign_evidence.tiles import bundle, width_at
+from capsign_evidence.tiles import BATCH_HEAD, batch_file, bundle, width_at
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from capsign_wire.bounds import parse
@@ -39,15 +38,22 @@ from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.log_files import batches_between
+from capsign_adapter.sign.receipts import Receipts
 from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
+from capsign_adapter.store.interfaces.ledger import Ledger
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
 
 
-class PublicLog(ControlState, EvidenceLog, AuditBatches, Protocol):
+MAX_BATCHES, MAX_BATCH_BYTES = 256, 2 * 1024 * 1024
+"""Batches of one answer, and its bytes if it has more than one."""
+
+
+class PublicLog(ControlState, EvidenceLog, AuditBatches, Ledger, Protocol):
     """The parts of the store that this service reads and writes."""
 
 
@@ -69,6 +75,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         self._store = store
         self._checkpoints = checkpoints
         self._evidence = evidence
+        self._receipts = Receipts(store, checkpoints)
 
     @guarded
     def SubmitAudit(self, peer: Peer, request: pb.SubmitAuditRequest) -> pb.SubmitAuditResponse:
@@ -191,18 +198,38 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     @guarded
     def GetReceipt(self, peer: Peer, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
-        """Returns a receipt of a leaf (C2SP tlog-proof), to the workload that the leaf names and to
-        READERS.
+        """Returns a receipt (C2SP tlog-proof) of a leaf, or of what became of an intent: to the
+        workload that the entry names and to READERS.
         """
-        if request.leaf_index >= self._store.control().tree_size:
-            raise _beyond("The log does not hold this leaf.")
-        entries = self._store.entries(request.leaf_index, 1)
-        if _workload_of(entries[0]) != peer.spiffe_id:
+        if request.workload not in {"", peer.spiffe_id}:
             self._reader(peer)
-        latest = self._checkpoints.covering(request.leaf_index, now_ms())
-        proof = TreeReader(self._store.hashes, latest.tree_size).inclusion(request.leaf_index)
-        text = make_receipt(request.leaf_index, proof, latest.note)
-        return pb.GetReceiptResponse(receipt=text, entry=entries[0])
+        if request.intent_id:
+            owner = request.workload or peer.spiffe_id
+            found = self._receipts.of_intent(owner, request.intent_id, request.leaf_index)
+        else:
+            found = self._receipts.at(request.leaf_index)
+        if _workload_of(found.entry) != peer.spiffe_id:
+            self._reader(peer)
+        return pb.GetReceiptResponse(
+            receipt=self._receipts.prove(found, now_ms()),
+            entry=found.entry,
+            verifier_key=self._checkpoints.verifier_key,
+        )
+
+    @guarded
+    def GetBatches(self, peer: Peer, request: pb.GetBatchesRequest) -> pb.GetBatchesResponse:
+        """Returns the agents' batches among these leaves, as many as fit into an answer."""
+        self._reader(peer)
+        end = min(request.end_leaf, self._store.control().tree_size)
+        taken: list[tuple[int, bytes]] = []
+        size, after = 0, request.end_leaf
+        for index, batch in batches_between(self._store, request.first_leaf, end):
+            size += len(batch) + BATCH_HEAD
+            if taken and (size > MAX_BATCH_BYTES or len(taken) == MAX_BATCHES):
+                after = index
+                break
+            taken.append((index, batch))
+        return pb.GetBatchesResponse(batches=batch_file(taken), next_leaf=after)
 
     def _known(self, peer: Peer) -> None:
         policy = self._policy()

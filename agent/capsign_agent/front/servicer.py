@@ -171,6 +171,13 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             request, context, lambda timeout_s: self._ask(self._lookups.resolve, request, timeout_s)
         )
 
+    async def GetReceipt(
+        self, request: agent_pb2.GetReceiptRequest, context: Any
+    ) -> agent_pb2.GetReceiptResponse:
+        return await self._unary(
+            request, context, lambda timeout_s: self._ask(self._lookups.receipt, request, timeout_s)
+        )
+
     async def _ask(
         self,
         lookup: Callable[[SocketHandles, Any, float], Awaitable[T]],

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from capsign_wire import intents
-from capsign_wire.adapter.v1 import signing_pb2
+from capsign_wire.adapter.v1 import evidence_pb2, signing_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
@@ -26,7 +26,14 @@ from capsign_agent.journal.journal import Journal
 from capsign_agent.sign import hashing
 from capsign_agent.sign.answer_check import is_signed, longest_by_key
 from capsign_agent.sign.key_sets import KeySets
-from capsign_agent.sign.lookup_limit import JWKS_US, KEYS_US, RESOLVE_US, TAG_US, LookupLimit
+from capsign_agent.sign.lookup_limit import (
+    JWKS_US,
+    KEYS_US,
+    RECEIPT_US,
+    RESOLVE_US,
+    TAG_US,
+    LookupLimit,
+)
 from capsign_agent.sign.public_keys import Known, PublicKeys
 from capsign_agent.timing import Timing
 
@@ -46,6 +53,10 @@ class Adapter(Protocol):
     def verify_tag(
         self, request: signing_pb2.VerifyTagRequest, timeout_s: float
     ) -> Awaitable[signing_pb2.VerifyTagResponse]: ...
+
+    def receipt(
+        self, request: evidence_pb2.GetReceiptRequest, timeout_s: float
+    ) -> Awaitable[evidence_pb2.GetReceiptResponse]: ...
 
 
 class Lookups:
@@ -183,6 +194,22 @@ class Lookups:
         finally:
             self._journal.forget(2)
         return answer
+
+    async def receipt(
+        self, socket: SocketHandles, request: agent_pb2.GetReceiptRequest, timeout_s: float
+    ) -> agent_pb2.GetReceiptResponse:
+        """The receipt of an intent of this workload. Whoever has its id may ask; nothing is
+        recorded, and nothing of it is believed here.
+        """
+        intents.millis_of(request.intent_id)
+        upstream = evidence_pb2.GetReceiptRequest(
+            intent_id=request.intent_id, leaf_index=request.leaf_index
+        )
+        await self._limit.ask_adapter(socket.name, RECEIPT_US)
+        told = await self._adapter.receipt(upstream, timeout_s)
+        return agent_pb2.GetReceiptResponse(
+            receipt=told.receipt, entry=told.entry, verifier_key=told.verifier_key
+        )
 
     async def _known(self, scope: HandleScope, timeout_s: float) -> Known:
         if self._keys.cached(scope) is None:

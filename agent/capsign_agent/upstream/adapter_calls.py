@@ -81,6 +81,13 @@ class AdapterCalls:
             lambda to, left: to.ask.signing.VerifyTag(request, timeout=left), timeout_s
         )
 
+    async def receipt(
+        self, request: evidence_pb2.GetReceiptRequest, timeout_s: float
+    ) -> evidence_pb2.GetReceiptResponse:
+        return await self._unary(
+            lambda to, left: to.ask.evidence.GetReceipt(request, timeout=left), timeout_s
+        )
+
     async def submit(
         self, request: evidence_pb2.SubmitAuditRequest
     ) -> evidence_pb2.SubmitAuditResponse:

@@ -14,9 +14,10 @@ import click
 
 from capsign_cli import endpoints, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+from capsign_cli.receipts import Trust, receipt_options, verify_bundle_file
 
 if TYPE_CHECKING:
-    from capsign import Signature, Signer
+    from capsign import PublicKey, Signature, Signer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -91,9 +92,14 @@ def _decorated(command: Command, algorithm: Callable[[Any], Any]) -> Command:
     help="Intent id of an earlier call: gives the same bytes again.",
 )
 @click.option("--raw", is_flag=True, help="Write the signature's bytes and nothing else.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write signature, public key and receipt of the log to this file too.",
+)
 @endpoints.socket_options
 @output.option
-def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
+def sign(file: BinaryIO, intent: str, bundle: Path | None, *, raw: bool, **options: Any) -> None:
     """Sign FILE (default: standard input)."""
     content = _content(file, options["algorithm"])
     with _signer(options, options.pop("timeout")) as signer:
@@ -102,6 +108,10 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
             **_context(options),
             intent_id=_hex("--intent", intent, 16) if intent else None,
         )
+        if bundle is not None:
+            whole = signer.receipt(made).bundle(_public_keys(signer, made, options))
+    if bundle is not None:
+        bundle.write_bytes(whole)
     if raw:
         output.raw(made.value)
         return
@@ -115,6 +125,18 @@ def sign(file: BinaryIO, intent: str, *, raw: bool, **options: Any) -> None:
     if made.others:
         values["others"] = [_by(other) for other in made.others]
     output.record(values)
+
+
+def _public_keys(signer: Signer, made: Signature, options: dict[str, Any]) -> list[PublicKey]:
+    """The public keys of the context in which it was signed, of each algorithm that signed."""
+    from capsign_wire.algorithms import BY_NAME
+
+    context = _context(options)
+    return [
+        key
+        for name in {one.algorithm for one in made.signatures} & BY_NAME.keys() - {"HS256"}
+        for key in signer.public_keys(**{**context, "algorithm": name})
+    ]
 
 
 def _by(made: Signature) -> dict[str, Any]:
@@ -134,21 +156,37 @@ def _by(made: Signature) -> dict[str, Any]:
     click.option(
         "-a",
         "--algorithm",
-        required=True,
+        default=None,
         help="One that the handle allows; `capsign handles` lists them.",
     )
 )
 @click.option(
     "-s",
     "--signature",
-    required=True,
     metavar="BASE64|@FILE",
-    help="The signature, or @ and a file with its bytes.",
+    help="The signature, or @ and the file with its bytes.",
 )
+@receipt_options
 @endpoints.socket_options
 @output.option
-def verify(file: BinaryIO, signature: str, **options: Any) -> None:
-    """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify."""
+def verify(file: BinaryIO, signature: str | None, receipt: Path | None, **options: Any) -> None:
+    """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify.
+
+    With --receipt it is verified offline, from a bundle that `capsign sign --bundle` wrote: that
+    the log has it, and that it is of FILE. No agent is asked.
+    """
+    trust = Trust(
+        options.pop("log_key"),
+        options.pop("policy"),
+        options.pop("key"),
+        options.pop("kid"),
+        options.pop("max_age"),
+    )
+    if receipt is not None:
+        verify_bundle_file(file, receipt, trust)
+        return
+    if signature is None or options["algorithm"] is None:
+        raise click.UsageError("Give --signature and --algorithm, or --receipt.")
     value = Path(signature[1:]).read_bytes() if signature.startswith("@") else _base64(signature)
     content = _content(file, options["algorithm"])
     with _signer(options, options.pop("timeout")) as signer:

@@ -21,6 +21,7 @@ from capsign.errors import (
     Unavailable,
     Unknown,
 )
+from capsign.receipts import Receipt
 from capsign.results import (
     Done,
     KeyHandle,
@@ -55,6 +56,7 @@ __all__ = [
     "Never",
     "ProtocolRule",
     "PublicKey",
+    "Receipt",
     "Refused",
     "Resolution",
     "Signature",

@@ -29,6 +29,7 @@ from capsign.call import (
     clock,
     cut_off,
     listing,
+    receiving,
     resolving,
     signing,
 )
@@ -37,6 +38,7 @@ from capsign.errors import CapsignError
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.receipts import Receipt
 from capsign.reports import TIMEOUT_S, Report
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.signature_rule import Given, Rule, Signatures, verifying
@@ -312,6 +314,19 @@ class AsyncSigner:
         return await self._drive(
             resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))
         )
+
+    async def receipt(
+        self,
+        of: Signature | IntentId,
+        *,
+        leaf_index: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in sign
+    ) -> Receipt:
+        """As `Signer.receipt`."""
+        request = requests.receipt_query(of, leaf_index)
+        left = requests.seconds(timeout, self._timeout)
+        response = await self._drive(receiving(request, left))
+        return requests.receipt(response, of, request.intent_id)
 
     async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
         """As `Signer.handles`."""

@@ -185,6 +185,22 @@ def asking(
         yield Sleep(delay)
 
 
+def receiving(request: pb.GetReceiptRequest, timeout: float) -> Call[pb.GetReceiptResponse]:
+    """Fetch a receipt, repeated until there is one or the time is over. Raises Refused or
+    Unavailable.
+    """
+    deadline = clock() + timeout
+    attempt = 0
+    while isinstance(response := (yield Ask("GetReceipt", request, deadline)), FailureError):
+        attempt += 1
+        delay = pause(attempt, response.retry_after_ms)
+        if not worth_repeating(response, lost=True) or clock() + delay >= deadline:
+            raise exception(response, intent_id=request.intent_id)
+        yield Sleep(delay)
+    found: pb.GetReceiptResponse = response
+    return found
+
+
 def resolving(
     book: HandleCache, selector: HandleSelector, intent_id: bytes, timeout: float
 ) -> Call[Resolution]:

@@ -16,6 +16,7 @@ from capsign.handle_selector import HandleSelector
 from capsign.handles import context_suffix
 from capsign.inputs import Buffer, IntentId, intent, item, payload
 from capsign.jobs import Item
+from capsign.receipts import Receipt
 from capsign.reports import Report
 from capsign.results import Done, Never, Resolution, Signature, WasRefused
 from capsign.translate import exception, made, signature
@@ -174,6 +175,28 @@ def intent_parts(
     known = given.selector or selector
     named = selector if selector.purpose or selector.grant or selector.handle else known
     return given.intent_id, replace(named, algorithm=selector.algorithm or known.algorithm)
+
+
+def receipt_query(of: Signature | IntentId, leaf_index: int) -> pb.GetReceiptRequest:
+    """The question for the receipt of a signature, or of an intent. Raises Refused for what is no
+    intent id, ValueError for what is no index.
+    """
+    if isinstance(of, Signature):
+        return pb.GetReceiptRequest(intent_id=of.intent_id, leaf_index=of.leaf_index)
+    if not 0 <= leaf_index < 1 << 63:
+        raise ValueError("leaf_index is 0 or above")
+    return pb.GetReceiptRequest(intent_id=intent(of), leaf_index=leaf_index)
+
+
+def receipt(response: pb.GetReceiptResponse, of: Signature | IntentId, intent_id: bytes) -> Receipt:
+    """The receipt in the agent's answer."""
+    return Receipt(
+        text=response.receipt,
+        entry=response.entry,
+        log_key=response.verifier_key,
+        intent_id=intent_id,
+        signatures=of.signatures if isinstance(of, Signature) else (),
+    )
 
 
 def resolution_query(intent_id: bytes) -> Callable[[str], pb.ResolveIntentRequest]:

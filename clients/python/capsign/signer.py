@@ -24,6 +24,7 @@ from capsign.call import (
     clock,
     cut_off,
     listing,
+    receiving,
     resolving,
     signing,
 )
@@ -33,6 +34,7 @@ from capsign.errors import CapsignError
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.inputs import Buffer, IntentId, algorithm_row, item, row_or_open, selector_of
+from capsign.receipts import Receipt
 from capsign.reports import TIMEOUT_S, Report, Reporter
 from capsign.results import KeyHandle, KeySet, PublicKey, Resolution, Signature
 from capsign.signature_rule import Given, Rule, Signatures, verifying
@@ -353,6 +355,24 @@ class Signer:
         return self._drive(
             resolving(self._book, selector, intent_id, requests.seconds(timeout, self._timeout))
         )
+
+    def receipt(
+        self,
+        of: Signature | IntentId,
+        *,
+        leaf_index: int = 0,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """The proof that an intent's entry is in the evidence log (C2SP tlog-proof), of a
+        signature, or of an intent id; it waits, within the timeout, until a checkpoint covers it.
+
+        An intent older than the ledger's retention is found by `leaf_index`, which a Signature
+        has. Nothing is verified here: see `Receipt`. Raises Refused or Unavailable.
+        """
+        request = requests.receipt_query(of, leaf_index)
+        left = requests.seconds(timeout, self._timeout)
+        response = self._drive(receiving(request, left))
+        return requests.receipt(response, of, request.intent_id)
 
     def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
         """What this socket may sign, asked for afresh."""

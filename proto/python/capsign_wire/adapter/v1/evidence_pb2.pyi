@@ -480,21 +480,31 @@ Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  
 
 @_typing.final
 class GetReceiptRequest(_message.Message):
-    """Names a leaf."""
+    """Names a leaf, by its index or by the intent that it records."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
     leaf_index: _builtins.int
-    """The leaf."""
+    """The leaf. With `intent_id` it is looked at only if the ledger has the intent no more, and must
+    then be the record of that intent.
+    """
+    intent_id: _builtins.bytes
+    """The intent; empty: the leaf is named by its index alone."""
+    workload: _builtins.str
+    """Whose intent it is, for auditors, responders and operators; empty: the caller's own."""
     def __init__(
         self,
         *,
         leaf_index: _builtins.int = ...,
+        intent_id: _builtins.bytes = ...,
+        workload: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_index", b"leaf_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent_id", b"intent_id", "leaf_index", b"leaf_index", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,20 +518,80 @@ class GetReceiptResponse(_message.Message):
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
     receipt: _builtins.bytes
     """C2SP tlog-proof text, with a checkpoint."""
     entry: _builtins.bytes
     """The entry itself."""
+    verifier_key: _builtins.str
+    """The log's verifier key (name+hash+base64), as the adapter says. Whoever verifies has it from
+    elsewhere.
+    """
     def __init__(
         self,
         *,
         receipt: _builtins.bytes = ...,
         entry: _builtins.bytes = ...,
+        verifier_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "receipt", b"receipt", "verifier_key", b"verifier_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class GetBatchesRequest(_message.Message):
+    """Names the agents' batches among leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_LEAF_FIELD_NUMBER: _builtins.int
+    END_LEAF_FIELD_NUMBER: _builtins.int
+    first_leaf: _builtins.int
+    """The first leaf that is looked at."""
+    end_leaf: _builtins.int
+    """The first that is not any more."""
+    def __init__(
+        self,
+        *,
+        first_leaf: _builtins.int = ...,
+        end_leaf: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_leaf", b"end_leaf", "first_leaf", b"first_leaf"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchesRequest: _TypeAlias = GetBatchesRequest  # noqa: Y015
+
+@_typing.final
+class GetBatchesResponse(_message.Message):
+    """Batches, as many as fit into one answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_LEAF_FIELD_NUMBER: _builtins.int
+    batches: _builtins.bytes
+    """For each, ascending: its leaf as 64 bits and its length as 32 bits, both big-endian, and the
+    AuditBatch as the agent sent it.
+    """
+    next_leaf: _builtins.int
+    """The first leaf that was not looked at: ask on from there. `end_leaf`: that was all."""
+    def __init__(
+        self,
+        *,
+        batches: _builtins.bytes = ...,
+        next_leaf: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_leaf", b"next_leaf"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchesResponse: _TypeAlias = GetBatchesResponse  # noqa: Y015

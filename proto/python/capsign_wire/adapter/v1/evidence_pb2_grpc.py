@@ -71,6 +71,11 @@ class EvidenceServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.GetBatches = channel.unary_unary(
+                '/capsign.adapter.v1.EvidenceService/GetBatches',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.FromString,
+                _registered_method=True)
 
 
 class EvidenceServiceServicer(object):
@@ -127,6 +132,13 @@ class EvidenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBatches(self, request, context):
+        """The agents' batches, as they were received, for whoever copies the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvidenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +176,11 @@ def add_EvidenceServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatches,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +374,33 @@ class EvidenceService(object):
             '/capsign.adapter.v1.EvidenceService/GetReceipt',
             capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.EvidenceService/GetBatches',
+            capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

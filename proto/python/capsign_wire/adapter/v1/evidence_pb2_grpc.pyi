@@ -49,6 +49,8 @@ class EvidenceServiceStub:
     """An RFC 6962 consistency proof."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_evidence_pb2.GetReceiptRequest, _evidence_pb2.GetReceiptResponse]
     """A C2SP tlog-proof for one leaf, to be verified offline."""
+    GetBatches: _grpc.UnaryUnaryMultiCallable[_evidence_pb2.GetBatchesRequest, _evidence_pb2.GetBatchesResponse]
+    """The agents' batches, as they were received, for whoever copies the log."""
 
 @_typing.type_check_only
 class EvidenceServiceAsyncStub(EvidenceServiceStub):
@@ -71,6 +73,8 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
     """An RFC 6962 consistency proof."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_evidence_pb2.GetReceiptRequest, _evidence_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """A C2SP tlog-proof for one leaf, to be verified offline."""
+    GetBatches: _aio.UnaryUnaryMultiCallable[_evidence_pb2.GetBatchesRequest, _evidence_pb2.GetBatchesResponse]  # type: ignore[assignment]
+    """The agents' batches, as they were received, for whoever copies the log."""
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
@@ -132,5 +136,13 @@ class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evidence_pb2.GetReceiptResponse, _abc.Awaitable[_evidence_pb2.GetReceiptResponse]]:
         """A C2SP tlog-proof for one leaf, to be verified offline."""
+
+    @_abc_1.abstractmethod
+    def GetBatches(
+        self,
+        request: _evidence_pb2.GetBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evidence_pb2.GetBatchesResponse, _abc.Awaitable[_evidence_pb2.GetBatchesResponse]]:
+        """The agents' batches, as they were received, for whoever copies the log."""
 
 def add_EvidenceServiceServicer_to_server(servicer: EvidenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

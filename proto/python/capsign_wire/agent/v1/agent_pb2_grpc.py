@@ -75,6 +75,11 @@ class SigningServiceStub(object):
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.SerializeToString,
                 response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/capsign.agent.v1.SigningService/GetReceipt',
+                request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
         self.ReportVerifications = channel.unary_unary(
                 '/capsign.agent.v1.SigningService/ReportVerifications',
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsRequest.SerializeToString,
@@ -142,6 +147,13 @@ class SigningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceipt(self, request, context):
+        """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportVerifications(self, request, context):
         """Counts signatures that the application verified by itself, for the rollout of their key.
         """
@@ -191,6 +203,11 @@ def add_SigningServiceServicer_to_server(servicer, server):
                     servicer.ResolveIntent,
                     request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.FromString,
                     response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.FromString,
+                    response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.SerializeToString,
             ),
             'ReportVerifications': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportVerifications,
@@ -415,6 +432,33 @@ class SigningService(object):
             '/capsign.agent.v1.SigningService/ResolveIntent',
             capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentRequest.SerializeToString,
             capsign_dot_agent_dot_v1_dot_agent__pb2.ResolveIntentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.agent.v1.SigningService/GetReceipt',
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.SerializeToString,
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class SigningServiceStub:
     """The same as a JWK Set, of every algorithm of the grant."""
     ResolveIntent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]
     """Turns an unknown into done, refused or never. Never is final."""
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptRequest, _agent_pb2.GetReceiptResponse]
+    """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
     ReportVerifications: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]
     """Counts signatures that the application verified by itself, for the rollout of their key."""
 
@@ -73,6 +75,8 @@ class SigningServiceAsyncStub(SigningServiceStub):
     """The same as a JWK Set, of every algorithm of the grant."""
     ResolveIntent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ResolveIntentRequest, _agent_pb2.ResolveIntentResponse]  # type: ignore[assignment]
     """Turns an unknown into done, refused or never. Never is final."""
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptRequest, _agent_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
     ReportVerifications: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]  # type: ignore[assignment]
     """Counts signatures that the application verified by itself, for the rollout of their key."""
 
@@ -142,6 +146,14 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ResolveIntentResponse, _abc.Awaitable[_agent_pb2.ResolveIntentResponse]]:
         """Turns an unknown into done, refused or never. Never is final."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _agent_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.GetReceiptResponse, _abc.Awaitable[_agent_pb2.GetReceiptResponse]]:
+        """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
 
     @_abc_1.abstractmethod
     def ReportVerifications(

@@ -172,6 +172,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Something else happened to the key before the rollout could reach its end."""
     REASON_SIGNATURE_MISSING: _Reason.ValueType  # 52
     """A verifier's rule asks for both signatures of a call, and one of them is not there."""
+    REASON_COLD_FILES_MISSING: _Reason.ValueType  # 61
+    """Leaves that were moved to cold files are asked for, and their files cannot be read."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. The name is a stable, machine-readable contract; numbers are never reused."""
@@ -286,6 +288,8 @@ REASON_ROLLOUT_OVERTAKEN: Reason.ValueType  # 50
 """Something else happened to the key before the rollout could reach its end."""
 REASON_SIGNATURE_MISSING: Reason.ValueType  # 52
 """A verifier's rule asks for both signatures of a call, and one of them is not there."""
+REASON_COLD_FILES_MISSING: Reason.ValueType  # 61
+"""Leaves that were moved to cold files are asked for, and their files cannot be read."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

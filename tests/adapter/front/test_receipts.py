@@ -1,0 +1,104 @@
+"""Receipts by intent, and the agents' batches for whoever copies the log, over real mTLS."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from capsign_evidence.note import VerifierKey
+from capsign_evidence.receipt import verify_signature_receipt
+from capsign_evidence.tiles import open_batch_file
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.adapter.v1 import evidence_pb2_grpc
+from capsign_wire.failures import FailureError
+from capsign_wire.intents import new_intent_id
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from support.adapter_rig import APP, AUDITOR, OTHER
+from support.signed import only
+
+
+@contextmanager
+def asked_by(replica, who):
+    with replica.as_(who) as channel:
+        yield evidence_pb2_grpc.EvidenceServiceStub(channel)
+
+
+def receipt(stub, **request) -> pb.GetReceiptResponse:
+    return stub.GetReceipt(pb.GetReceiptRequest(**request), timeout=10)
+
+
+def refused(stub, **request) -> int:
+    with pytest.raises(grpc.RpcError) as caught:
+        receipt(stub, **request)
+    failure = FailureError.from_rpc(caught.value)
+    assert failure is not None
+    return failure.reason
+
+
+@pytest.fixture
+def signed(replica):
+    """An intent, the signature that it got, and its leaf."""
+    intent = new_intent_id()
+    [item] = replica.rig.sign(b"message", intents=[intent])
+    return intent, only(item), item.leaf_index
+
+
+def test_a_workload_has_the_receipt_of_its_intent(replica, signed):
+    intent, value, leaf = signed
+    with asked_by(replica, APP) as stub:
+        answer = receipt(stub, intent_id=intent)
+    key = VerifierKey.parse(answer.verifier_key)
+    record = verify_signature_receipt(answer.receipt, answer.entry, value, key)
+    assert record.intent_id == intent
+    assert f"\nindex {leaf}\n".encode() in answer.receipt
+
+
+def test_anothers_intent_is_for_readers(replica, signed):
+    intent, _, leaf = signed
+    with asked_by(replica, OTHER) as stub:
+        assert refused(stub, intent_id=intent) == reasons.REASON_NOT_IN_LOG
+        assert refused(stub, intent_id=intent, workload=APP) == reasons.REASON_ROLE_MISSING
+        assert refused(stub, intent_id=intent, leaf_index=leaf) == reasons.REASON_ROLE_MISSING
+    with asked_by(replica, AUDITOR) as stub:
+        assert receipt(stub, intent_id=intent, workload=APP).receipt
+
+
+def test_an_intent_that_left_the_ledger_is_found_by_its_leaf(replica, signed):
+    """The ledger keeps an intent for a day; the log keeps its entry for ever."""
+    intent, value, leaf = signed
+    replica.rig.store.find = lambda *_: {}
+    with asked_by(replica, APP) as stub:
+        answer = receipt(stub, intent_id=intent, leaf_index=leaf)
+        key = VerifierKey.parse(answer.verifier_key)
+        verify_signature_receipt(answer.receipt, answer.entry, value, key)
+        assert refused(stub, intent_id=intent) == reasons.REASON_NOT_IN_LOG
+        other = new_intent_id()
+        assert refused(stub, intent_id=other, leaf_index=leaf) == reasons.REASON_NOT_IN_LOG
+        assert refused(stub, intent_id=other, leaf_index=2**62) == reasons.REASON_NOT_IN_LOG
+
+
+def test_batches_are_for_readers_and_come_in_bounded_answers(replica, monkeypatch):
+    monkeypatch.setattr("capsign_adapter.front.evidence_servicer.MAX_BATCHES", 2)
+    with asked_by(replica, APP) as stub:
+        taken = [_submit(stub, bytes([number]) * 16) for number in range(5)]
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetBatches(pb.GetBatchesRequest(end_leaf=1), timeout=10)
+        assert FailureError.from_rpc(caught.value).reason == reasons.REASON_ROLE_MISSING
+    found, at, answers = [], 0, 0
+    with asked_by(replica, AUDITOR) as stub:
+        size = replica.rig.store.control().tree_size
+        while at < size:
+            answer = stub.GetBatches(pb.GetBatchesRequest(first_leaf=at, end_leaf=size), timeout=10)
+            found += open_batch_file(answer.batches)
+            at, answers = answer.next_leaf, answers + 1
+    assert [(index, hashlib.sha256(batch).digest()) for index, batch in found] == taken
+    assert answers == 3
+
+
+def _submit(stub, boot: bytes) -> tuple[int, bytes]:
+    record = pb.AuditRecord(sequence=1, time_ms=1, kind=pb.AUDIT_KIND_OPEN)
+    batch = pb.AuditBatch(boot_id=boot, records=[record]).SerializeToString(deterministic=True)
+    answer = stub.SubmitAudit(pb.SubmitAuditRequest(batch=batch), timeout=10)
+    return answer.leaf_index, hashlib.sha256(batch).digest()

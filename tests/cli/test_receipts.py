@@ -1,0 +1,146 @@
+"""`capsign verify --receipt`: offline, and each way in which a bundle can be bad has a sentence of
+its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from capsign_cli import __main__ as cli
+from capsign_cli import output
+from support.bundles import MESSAGE, NOW_MS, SignedLog, log_key_of
+
+KID = "sJ7kgUiHmOAKOPWwmGcEHUZd4V2bxhOaKtGS9h2YQ-0"
+
+
+@pytest.fixture(autouse=True)
+def _tables_again():
+    yield
+    output.start([])
+
+
+@pytest.fixture(scope="module")
+def signed() -> SignedLog:
+    return SignedLog()
+
+
+class Case:
+    """Files of one bundle, and the command over them."""
+
+    def __init__(self, folder, signed, capsys) -> None:
+        self.signed, self._folder, self._capsys = signed, folder, capsys
+        self.key = folder / "key.pem"
+        self.key.write_text(signed.pem)
+
+    def run(self, *options, data: bytes | None = None, message: bytes = MESSAGE, log_key=None):
+        """Exit code, and the answer or the refusal."""
+        file, bundle = self._folder / "message", self._folder / "bundle"
+        file.write_bytes(message)
+        bundle.write_bytes(self.signed.data() if data is None else data)
+        key = self.signed.verifier_key.text() if log_key is None else log_key
+        given = ["--log-key", key] if key else []
+        with pytest.raises(SystemExit) as ended:
+            cli.main(
+                ["verify", str(file), "--receipt", str(bundle), *given, "-o", "json"]
+                + [str(one) for one in options]
+            )
+        told = self._capsys.readouterr()
+        return ended.value.code, json.loads(told.out or told.err)
+
+    def reason(self, *options, **given) -> str:
+        code, told = self.run(*options, **given)
+        assert code == 1
+        return told["error"]["reason"]
+
+
+@pytest.fixture
+def case(tmp_path, signed, capsys, monkeypatch):
+    monkeypatch.delenv("CAPSIGN_LOG_KEY", raising=False)
+    return Case(tmp_path, signed, capsys)
+
+
+def test_a_good_bundle_is_verified_with_no_agent(case):
+    code, told = case.run("--key", case.key)
+    assert code == 0
+    assert told["verified"]
+    assert told["key"] == "shop/orders/3"
+    assert (told["leaf_index"], told["leaves"]) == (300, 501)
+    by_id, _ = case.run("--kid", told["signatures"][0]["kid"])
+    assert by_id == 0
+
+
+def test_a_key_set_is_taken_by_the_kid_that_the_bundle_names(case, tmp_path):
+    point = case.signed.key.public_key().public_numbers()
+    x, y = (
+        base64.urlsafe_b64encode(value.to_bytes(32, "big")).rstrip(b"=").decode()
+        for value in (point.x, point.y)
+    )
+    jwk = {"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "a-kid", "alg": "ES256"}
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [jwk]}))
+    assert case.run("--key", keys)[0] == 0
+    keys.write_text(json.dumps({"keys": [jwk | {"kid": "another"}]}))
+    assert case.reason("--key", keys) == "WRONG_KEY"
+
+
+def test_the_bundles_own_key_is_not_believed(case):
+    """To an ECDSA signature and another message there is a key under which it verifies."""
+    code, told = case.run()
+    assert code == 2
+    assert told["error"]["reason"] == "KEY_MISSING"
+    assert case.reason("--kid", KID) == "WRONG_KEY"
+
+
+def test_another_message(case):
+    assert case.reason("--key", case.key, message=b"another") == "SIGNATURE_INVALID"
+
+
+def test_another_log(case):
+    stranger, _ = log_key_of(9)
+    assert case.reason("--key", case.key, log_key=stranger.text()) == "CHECKPOINT_INVALID"
+
+
+def test_a_tampered_proof(case):
+    text = case.signed.receipt().decode()
+    index, proof, rest = text.split("\n", 3)[1:]
+    flipped = ("B" if proof[0] == "A" else "A") + proof[1:]
+    data = case.signed.data(receipt="\n".join(["c2sp.org/tlog-proof@v1", index, flipped, rest]))
+    assert case.reason("--key", case.key, data=data) == "PROOF_INVALID"
+
+
+def test_a_tampered_checkpoint(case):
+    text = case.signed.receipt().decode().replace("\n501\n", "\n502\n")
+    data = case.signed.data(receipt=text)
+    assert case.reason("--key", case.key, data=data) == "CHECKPOINT_INVALID"
+
+
+def test_a_receipt_of_another_signature(case):
+    [member] = case.signed.bundle()["signatures"]
+    member["value"] = base64.b64encode(b"x" * 70).decode()
+    data = case.signed.data(signatures=[member])
+    assert case.reason("--key", case.key, data=data) == "RECEIPT_INVALID"
+
+
+def test_an_algorithm_that_the_entry_does_not_record(case):
+    [member] = case.signed.bundle()["signatures"]
+    member["algorithm"] = "ES384"
+    data = case.signed.data(signatures=[member])
+    assert case.reason("--key", case.key, data=data) == "WRONG_KEY"
+
+
+def test_a_file_that_is_no_bundle(case):
+    assert case.reason("--key", case.key, data=b"{}") == "RECEIPT_MALFORMED"
+
+
+def test_one_that_is_older_than_was_asked_for(case, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: NOW_MS / 1000 + 100)
+    assert case.run("--key", case.key, "--max-age", "200")[0] == 0
+    assert case.reason("--key", case.key, "--max-age", "50") == "RECEIPT_TOO_OLD"
+
+
+def test_somebody_must_be_trusted(case):
+    code, told = case.run("--key", case.key, log_key="")
+    assert code == 2
+    assert told["error"]["reason"] == "LOG_KEY_MISSING"
