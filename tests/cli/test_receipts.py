@@ -10,6 +10,9 @@ import json
 import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import output
+from capsign_evidence.cosignature import COSIGNATURE_ED25519, CosignerKey, cosign
+from capsign_evidence.note import add_lines, parse_note
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.bundles import MESSAGE, NOW_MS, SignedLog, log_key_of
 
 KID = "sJ7kgUiHmOAKOPWwmGcEHUZd4V2bxhOaKtGS9h2YQ-0"
@@ -138,6 +141,27 @@ def test_one_that_is_older_than_was_asked_for(case, monkeypatch):
     monkeypatch.setattr("time.time", lambda: NOW_MS / 1000 + 100)
     assert case.run("--key", case.key, "--max-age", "200")[0] == 0
     assert case.reason("--key", case.key, "--max-age", "50") == "RECEIPT_TOO_OLD"
+
+
+def test_a_witness_that_the_policy_demands_is_missing(case, tmp_path):
+    private = Ed25519PrivateKey.from_private_bytes(b"w" * 32)
+    public = private.public_key().public_bytes_raw()
+    witness = CosignerKey("witness.test", COSIGNATURE_ED25519, public)
+    policy = tmp_path / "policy"
+    policy.write_text(
+        f"log {case.signed.verifier_key.text()}\nwitness w {witness.text()}\nquorum w\n"
+    )
+    assert case.reason("--key", case.key, "--policy", policy, log_key="") == "WITNESS_MISSING"
+    checkpoint = case.signed.checkpoint()
+    line = cosign(parse_note(checkpoint).text, witness, NOW_MS // 1000, private.sign)
+    cosigned = add_lines(checkpoint, [line])
+    data = case.signed.data(receipt=case.signed.receipt(cosigned).decode())
+    code, told = case.run("--key", case.key, "--policy", policy, log_key="", data=data)
+    assert code == 0
+    assert told["witnesses"] == ["w"]
+    policy.write_text("quorum\n")
+    code, told = case.run("--key", case.key, "--policy", policy, log_key="")
+    assert (code, told["error"]["reason"]) == (2, "POLICY_MALFORMED")
 
 
 def test_somebody_must_be_trusted(case):

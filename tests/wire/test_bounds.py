@@ -93,6 +93,8 @@ def content(field, size):
         return b"\xff" * size
     if bound_of(field).format == bounds_pb2.FORMAT_TRACEPARENT:
         return (TRACEPARENT + "0" * size)[:size]
+    if bound_of(field).format == bounds_pb2.FORMAT_SPIFFE_ID:
+        return ("spiffe://capsign.test/" + "x" * size)[:size]
     return "x" * size
 
 

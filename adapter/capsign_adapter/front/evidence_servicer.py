@@ -22,7 +22,7 @@ from capsign_evidence.leaf_reader import (
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
-from capsign_evidence.tiles import BATCH_HEAD, batch_file, bundle, width_at
+from capsign_evidence.tiles import batch_file, bundle, width_at
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from capsign_wire.bounds import parse
@@ -38,7 +38,7 @@ from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.log_files import batches_between
+from capsign_adapter.sign.log_files import batch_page
 from capsign_adapter.sign.receipts import Receipts
 from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
@@ -221,15 +221,12 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         """Returns the agents' batches among these leaves, as many as fit into an answer."""
         self._reader(peer)
         end = min(request.end_leaf, self._store.control().tree_size)
-        taken: list[tuple[int, bytes]] = []
-        size, after = 0, request.end_leaf
-        for index, batch in batches_between(self._store, request.first_leaf, end):
-            size += len(batch) + BATCH_HEAD
-            if taken and (size > MAX_BATCH_BYTES or len(taken) == MAX_BATCHES):
-                after = index
-                break
-            taken.append((index, batch))
-        return pb.GetBatchesResponse(batches=batch_file(taken), next_leaf=after)
+        taken, after = batch_page(
+            self._store, request.first_leaf, end, MAX_BATCHES, MAX_BATCH_BYTES
+        )
+        return pb.GetBatchesResponse(
+            batches=batch_file(taken), next_leaf=after if after < end else request.end_leaf
+        )
 
     def _known(self, peer: Peer) -> None:
         policy = self._policy()

@@ -44,6 +44,22 @@ def batches_between(store: AuditBatches, first: int, end: int) -> Iterator[tuple
         first = found[-1][0] + 1
 
 
+def batch_page(
+    store: AuditBatches, first: int, end: int, most: int, most_bytes: int
+) -> tuple[list[tuple[int, bytes]], int]:
+    """Batches among these leaves: `most` at most, of `most_bytes` together unless one alone has
+    more; and the first leaf that was not looked at, `end` if that was all.
+    """
+    taken: list[tuple[int, bytes]] = []
+    size = 0
+    for index, batch in batches_between(store, first, end):
+        size += len(batch) + BATCH_HEAD
+        if taken and (size > most_bytes or len(taken) == most):
+            return taken, index
+        taken.append((index, batch))
+    return taken, end
+
+
 def log_file(store: LogStore, kind: FileKind, tile: TileName, most: int) -> bytes:
     """The bytes of a file of the log. Raises FailureError NOT_IN_LOG if the log does not have all
     of it, INPUT_TOO_LARGE if batches have more than `most` bytes together.

@@ -23,6 +23,7 @@ from capsign_cli.trusted_keys import trusted_key
 if TYPE_CHECKING:
     from capsign_evidence.bundle import Bundle, BundledSignature, Proven
     from capsign_evidence.checkpoint import TreeHead
+    from capsign_evidence.note import VerifierKey
 
 MAX_MESSAGE = 256 * 1024 * 1024
 """Longest message that is read, bytes."""
@@ -125,19 +126,39 @@ class _Checkpoints:
     def open(self, note: bytes) -> TreeHead:
         """The content of the checkpoint. Raises NoteError, CliError for keys that are malformed."""
         from capsign_evidence.checkpoint import open_checkpoint
-        from capsign_evidence.note import NoteError, VerifierKey
+        from capsign_evidence.note import NoteError
+        from capsign_evidence.note import VerifierKey as Key
 
         try:
-            key = VerifierKey.parse(self._trust.log_key) if self._trust.log_key else None
+            key = Key.parse(self._trust.log_key) if self._trust.log_key else None
         except NoteError as error:
             raise CliError(USAGE, "LOG_KEY_MALFORMED", f"--log-key: {error}.") from None
         if self._trust.policy is None:
             assert key is not None
             return open_checkpoint(note, key)
-        return self._by_policy(note, [key] if key is not None else [])
+        return self._by_policy(note, self._trust.policy, [key] if key is not None else [])
 
-    def _by_policy(self, note: bytes, keys: list[Any]) -> TreeHead:
-        raise NotImplementedError
+    def _by_policy(self, note: bytes, policy: Path, keys: list[VerifierKey]) -> TreeHead:
+        from capsign_evidence.tlog_policy import (
+            MAX_POLICY_LEN,
+            PolicyError,
+            QuorumError,
+            parse_policy,
+        )
+
+        with policy.open("rb") as file:
+            data = file.read(MAX_POLICY_LEN + 1)
+        try:
+            opened = parse_policy(data).open(note, keys)
+        except PolicyError as error:
+            raise CliError(USAGE, "POLICY_MALFORMED", f"{policy}: {error}.") from None
+        except QuorumError as error:
+            text = f"The log signed the receipt's checkpoint, and witnesses are missing: {error}."
+            advice = "Ask the signer for a receipt again, once the witnesses have cosigned."
+            raise CliError(REFUSED, "WITNESS_MISSING", text, advice) from None
+        self.witnesses = tuple(sorted(opened.witnesses))
+        self.cosigned_s = max(opened.witnesses.values(), default=0)
+        return opened.head
 
 
 def _read(path: Path) -> Bundle:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+from capsign_adapter.sign.log_files import batch_page
 from capsign_evidence.note import VerifierKey
 from capsign_evidence.receipt import verify_signature_receipt
 from capsign_evidence.tiles import open_batch_file
@@ -79,22 +80,22 @@ def test_an_intent_that_left_the_ledger_is_found_by_its_leaf(replica, signed):
         assert refused(stub, intent_id=other, leaf_index=2**62) == reasons.REASON_NOT_IN_LOG
 
 
-def test_batches_are_for_readers_and_come_in_bounded_answers(replica, monkeypatch):
-    monkeypatch.setattr("capsign_adapter.front.evidence_servicer.MAX_BATCHES", 2)
+def test_batches_are_for_readers_and_come_in_bounded_answers(replica):
     with asked_by(replica, APP) as stub:
         taken = [_submit(stub, bytes([number]) * 16) for number in range(5)]
         with pytest.raises(grpc.RpcError) as caught:
             stub.GetBatches(pb.GetBatchesRequest(end_leaf=1), timeout=10)
         assert FailureError.from_rpc(caught.value).reason == reasons.REASON_ROLE_MISSING
-    found, at, answers = [], 0, 0
     with asked_by(replica, AUDITOR) as stub:
-        size = replica.rig.store.control().tree_size
-        while at < size:
-            answer = stub.GetBatches(pb.GetBatchesRequest(first_leaf=at, end_leaf=size), timeout=10)
-            found += open_batch_file(answer.batches)
-            at, answers = answer.next_leaf, answers + 1
+        answer = stub.GetBatches(pb.GetBatchesRequest(end_leaf=2**62), timeout=10)
+    found = open_batch_file(answer.batches)
     assert [(index, hashlib.sha256(batch).digest()) for index, batch in found] == taken
-    assert answers == 3
+    assert answer.next_leaf == 2**62
+    last = taken[-1][0]
+    page, after = batch_page(replica.rig.store, 0, last, 3, 1 << 20)
+    assert ([index for index, _ in page], after) == ([one for one, _ in taken[:3]], taken[3][0])
+    page, after = batch_page(replica.rig.store, after, last, 3, 1)
+    assert ([index for index, _ in page], after) == ([taken[3][0]], last)
 
 
 def _submit(stub, boot: bytes) -> tuple[int, bytes]:
