@@ -54,9 +54,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
     message_bytes: Annotated[int, Meta(ge=262_144, le=4_194_304)] = 262_144
     """Largest request, bytes. So much may be held for each of `streams` before anybody has looked
-    at
-    it, and the adapter does not start where that does not fit into the memory limit of its control
-    group. Agents split what they send accordingly.
+    at it, and the adapter does not start where that does not fit into the memory limit of its
+    control group. Agents split what they send accordingly.
     """
 
 
@@ -152,7 +151,6 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     store and token from floods of look-ups, checks of tags and batches of agents' records, which
     then wait in the agents' journals. Who has a role is not counted.
     """
-
     work_ms_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
     """Milliseconds of one CPU that a workload may use each second for other things than signatures,
     and five times as many at once: verifying handles, minting them, deriving keys, look-ups,
@@ -221,6 +219,8 @@ class Chart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Its value `trustDomain`; empty: not stated."""
     app_version: Annotated[str, Meta(max_length=64)] = ""
     """Its appVersion; empty: not stated."""
+    grants: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
+    """Grants that the profiles of its agents name (`agent.profiles`)."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

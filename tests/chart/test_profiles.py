@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 import helm_python
@@ -90,3 +91,17 @@ def test_a_journal_that_does_not_fit_into_the_agents_memory() -> None:
     assert refusal is not None
     assert "agent.profiles.default.memoryLimit must be at least 128Mi" in refusal
     assert refused_by_the_injector({}, most + 1)
+
+
+def test_the_adapter_is_told_which_grants_profiles_name() -> None:
+    """It holds them against the policy in force, which changes without the chart."""
+    profiles = {"a": {"grants": ["orders-jws", "audit"]}, "b": {"grants": ["audit"]}, "c": {}}
+    rendered = chart.objects({"agent": {"profiles": profiles}})
+    toml = chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
+    assert tomllib.loads(toml)["chart"]["grants"] == ["audit", "orders-jws"]
+    (default,) = [
+        one
+        for one in chart.objects({})
+        if one["metadata"]["name"] == "capsign-adapter" and one["kind"] == "ConfigMap"
+    ]
+    assert tomllib.loads(default["data"]["adapter.toml"])["chart"]["grants"] == []

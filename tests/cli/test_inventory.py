@@ -78,11 +78,24 @@ def test_what_was_known_before_is_told_without_a_look(run, replica):
 
 
 def test_who_may_not_ask_is_refused_and_hears_why(run):
-    code, _, err = run("drift", "-o", "json", who=APPROVER)
-    assert code == 1
-    assert json.loads(err.splitlines()[-1])["error"]["reason"] == "ROLE_MISSING"
+    """A gate must not take that for a difference, nor for none."""
+    code, out, err = run("drift", "-o", "json", who=APPROVER)
+    assert (code, out) == (3, "")
+    error = json.loads(err.splitlines()[-1])["error"]
+    assert (error["outcome"], error["reason"]) == ("refused", "ROLE_MISSING")
+    code, _, err = run("drift", who=APPROVER)
+    assert code == 3
+    assert err.startswith("refused: ROLE_MISSING")
     code, _, err = run("drift", "--watch", "--known")
     assert code == 2
+
+
+def test_a_token_that_gives_no_answer_is_not_one_without_strangers(run, replica):
+    replica.rig.token.lose()
+    code, out, _ = run("drift")
+    assert code == 3
+    assert "The token gave no answer" in out
+    assert run("drift", "--known")[0] == 0
 
 
 def test_the_inventory_in_the_terminal_and_as_json(run, replica):

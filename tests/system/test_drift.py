@@ -104,3 +104,55 @@ def test_a_key_that_was_put_in_the_place_of_ours(dev):
     assert eventually(lambda: names(dev) == {(DriftKind.KEY_ATTRIBUTE, label)})
     aspects = {row.difference.aspect for row in rows(dev)}
     assert {"check-value", "extractable", "never-extractable"} <= aspects
+
+
+def test_a_file_that_was_changed_while_two_replicas_run(tmp_path):
+    """The one whose file it is is named until it is restarted; then the other one, which runs with
+    what was before, until both have the same.
+    """
+    dev = Dev(tmp_path / "d", workers=2)
+    try:
+        for index in range(2):
+            dev.end(dev.adapter(index))
+        processes = [dev.start_adapter(index, module=MODULE) for index in range(2)]
+        for one in dev.about["adapters"]:
+            dev.wait_serving(one["health"])
+        ours = [Path(one["config"]) for one in dev.about["adapters"]]
+        before = [file.read_text() for file in ours]
+        assert "lease_ms" not in before[0]
+        changed = [text + "\n[control]\nlease_ms = 3500\n" for text in before]
+        ours[1].write_text(changed[1])
+        assert eventually(lambda: len(rows(dev)) == 1)
+        (row,) = rows(dev)
+        assert row.difference.kind is DriftKind.CONFIGURATION
+        assert row.difference.subject.endswith("/file")
+        assert (row.difference.aspect, row.difference.expected, row.difference.found) == (
+            "control.lease_ms",
+            "3500",
+            "3000",
+        )
+        named = row.difference.subject.removesuffix("/file")
+
+        def restarted(index: int) -> None:
+            processes[index].terminate()
+            processes[index].wait(timeout=30)
+            processes[index] = dev.start_adapter(index, module=MODULE)
+            dev.wait_serving(dev.about["adapters"][index]["health"])
+
+        restarted(1)
+        assert eventually(
+            lambda: (
+                len(names(dev)) == 1
+                and not any(subject.endswith("/file") for _, subject in names(dev))
+            )
+        )
+        (row,) = rows(dev)
+        assert (row.difference.aspect, row.difference.found) == ("control.lease_ms", "3000")
+        assert row.difference.subject != named
+        ours[0].write_text(changed[0])
+        restarted(0)
+        assert eventually(lambda: not rows(dev))
+        subject = f"{named}/file"
+        assert told(dev, subject) == [Act.DRIFT_FOUND, Act.DRIFT_GONE]
+    finally:
+        dev.close()

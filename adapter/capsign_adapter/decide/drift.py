@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from capsign_evidence.drift_leaf import DriftKind
@@ -114,16 +115,29 @@ def of_settings(running: Mapping[str, str], on_disk: Mapping[str, str]) -> Itera
             yield Difference(DriftKind.CONFIGURATION, "file", name, file, mine)
 
 
-def of_chart(
-    policy: Policy, trust_domain: str, version: str, software: str
-) -> Iterator[Difference]:
-    """What the chart says beside policy and software; what it does not say is empty."""
-    if trust_domain and trust_domain != policy.trust_domain:
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the chart was installed with; what it does not say is empty. `grants` are those that the
+    profiles of its agents name.
+    """
+
+    trust_domain: str = ""
+    app_version: str = ""
+    grants: tuple[str, ...] = ()
+
+
+def of_chart(policy: Policy, chart: Stated, software: str) -> Iterator[Difference]:
+    """What the chart says beside policy and software."""
+    if chart.trust_domain and chart.trust_domain != policy.trust_domain:
         yield Difference(
-            DriftKind.CHART, "chart", "trust_domain", policy.trust_domain, trust_domain
+            DriftKind.CHART, "chart", "trust_domain", policy.trust_domain, chart.trust_domain
         )
-    if version and version != software:
-        yield Difference(DriftKind.CHART, "chart", "app_version", version, software)
+    if chart.app_version and chart.app_version != software:
+        yield Difference(DriftKind.CHART, "chart", "app_version", chart.app_version, software)
+    for grant in sorted(set(chart.grants)):
+        if policy.grant(grant) is None:
+            subject = f"chart/grant/{grant}"
+            yield Difference(DriftKind.CHART, subject, "grant", "a grant of the policy", "none")
 
 
 def of_replicas(policy: Policy, reports: Sequence[ReplicaReport]) -> Iterator[Difference]:

@@ -24,8 +24,8 @@ from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.store.interfaces.authorities import Authorities
 
 TLS_EVERY_MS = 300_000
-"""Between handshakes with a listener that answered before, milliseconds: gRPC writes a line about
-each, and what it negotiates does not change while it runs.
+"""Between handshakes with a listener that answered before, milliseconds, while nobody asks and the
+policy stays: gRPC writes a line about each.
 """
 
 Reload = Callable[[], Config]
@@ -59,14 +59,16 @@ class OwnLook:
         self._look = look
         self._tls: dict[str, TlsView] = {}
         self._tls_due_ms = 0
+        self._tls_policy = b""
         self.listeners: Callable[[], list[Listener]] = list
         """Those that are served now."""
         self.reload: Reload | None = None
         """How the configuration file is read again; None: there is none."""
 
-    def __call__(self) -> Own:
-        """Look. Raises what the store raises."""
-        found = [*self._of_tls(), *self._of_file(), *self._of_chart(), *self._of_authorities()]
+    def __call__(self, thorough: bool) -> Own:
+        """Look; `thorough`: also at what was seen a moment ago. Raises what the store raises."""
+        found = [*self._of_tls(thorough), *self._of_file()]
+        found += [*self._of_chart(), *self._of_authorities()]
         return Own(self._policy_file(), tuple(found))
 
     def _policy_file(self) -> str:
@@ -76,18 +78,18 @@ class OwnLook:
         except OSError:
             return ""
 
-    def _of_tls(self) -> Iterator[Difference]:
-        now_ms, listeners = self._clock_ms(), self.listeners()
-        if now_ms < self._tls_due_ms:
-            listeners = [one for one in listeners if one.name not in self._tls]
+    def _of_tls(self, thorough: bool) -> Iterator[Difference]:
+        now_ms, listeners, policy = self._clock_ms(), self.listeners(), self._policy()
+        if thorough or now_ms >= self._tls_due_ms or policy.digest != self._tls_policy:
+            self._tls_due_ms, self._tls_policy = now_ms + TLS_EVERY_MS, policy.digest
         else:
-            self._tls_due_ms = now_ms + TLS_EVERY_MS
+            listeners = [one for one in listeners if one.name not in self._tls]
         for listener in listeners:
             seen = self._look(listener)
             if seen is not None:  # else what was seen before holds: no answer is not absence
                 self._tls[listener.name] = seen
         facts = {name: view.facts for name, view in self._tls.items()}
-        yield from drift.of_tls(self._policy(), facts)
+        yield from drift.of_tls(policy, facts)
         identity = self._config.identity
         if identity is not None and self._config.tls.source == "authority":
             lives = {name: view.life_ms for name, view in self._tls.items()}
@@ -108,9 +110,8 @@ class OwnLook:
     def _of_chart(self) -> Iterator[Difference]:
         chart = self._config.chart
         if chart is not None:
-            yield from drift.of_chart(
-                self._policy(), chart.trust_domain, chart.app_version, __version__
-            )
+            stated = drift.Stated(chart.trust_domain, chart.app_version, chart.grants)
+            yield from drift.of_chart(self._policy(), stated, __version__)
 
     def _of_authorities(self) -> Iterator[Difference]:
         identity = self._config.identity

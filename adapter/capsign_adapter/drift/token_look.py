@@ -9,8 +9,8 @@ from typing import Protocol
 from capsign_wire.types.v1 import signing_pb2
 
 from capsign_adapter.decide.drift import bounded
-from capsign_adapter.decide.drift_token import Accounted, of_check, of_token
-from capsign_adapter.keys import check_values
+from capsign_adapter.decide.drift_token import Accounted, of_token
+from capsign_adapter.drift.key_checks import Checked, KeyChecks
 from capsign_adapter.keys.accounting import accounted
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.drift import Difference, TokenContents
@@ -38,7 +38,9 @@ class TokenView:
     differences: frozenset[Difference]
 
 
-def view(token: Token, store: Stored, tenants: Callable[[], tuple[str, ...]]) -> TokenView:
+def view(
+    token: Token, store: Stored, tenants: Callable[[], tuple[str, ...]], checks: KeyChecks
+) -> TokenView:
     """Looks once. Raises what token and store raise.
 
     The token is read first: what it holds by then was claimed before it was made, and recorded
@@ -48,7 +50,8 @@ def view(token: Token, store: Stored, tenants: Callable[[], tuple[str, ...]]) ->
     claims = store.key_claims()
     rows, authorities = tuple(store.key_versions()), tuple(store.authorities())
     known = accounted(rows, tenants(), authorities, claims)
-    found = [*of_token(contents, known), *_replaced(token, rows, authorities)]
+    replaced = checks.differences(token, _checked(rows, authorities), len(contents.objects))
+    found = [*of_token(contents, known), *replaced]
     return TokenView(contents, known, authorities, frozenset(bounded(found)))
 
 
@@ -56,6 +59,7 @@ def confirmed(
     token: Token,
     store: Stored,
     tenants: Callable[[], tuple[str, ...]],
+    checks: KeyChecks,
     known: frozenset[Difference],
     pause: Callable[[], None],
 ) -> TokenView:
@@ -63,26 +67,22 @@ def confirmed(
     what is there both times is told. An authority or a pepper is in the token a moment before the
     store or the policy says so. Raises what token and store raise.
     """
-    first = view(token, store, tenants)
+    first = view(token, store, tenants, checks)
     if first.differences <= known:
         return first
     pause()
-    again = view(token, store, tenants)
+    again = view(token, store, tenants, checks)
     both = again.differences & (first.differences | known)
     return TokenView(again.contents, again.accounted, again.authorities, both)
 
 
-def _replaced(
-    token: Token, rows: tuple[KeyVersionRow, ...], authorities: tuple[AuthorityRow, ...]
-) -> Iterator[Difference]:
-    """Keys that are not the ones that were made; those that are missing are told as that."""
-    asked = [
-        (row.label, row.check_value, row.derived)
-        for row in rows
-        if row.state != signing_pb2.KEY_STATE_DESTROYED
-    ]
-    asked += [(row.label, row.check_value, False) for row in authorities if not row.retired_ms]
-    for label, expected, derived in asked:
-        found = check_values.of_either(token, label, derived)
-        if found is not None:
-            yield from of_check(label, expected, found)
+def _checked(
+    rows: tuple[KeyVersionRow, ...], authorities: tuple[AuthorityRow, ...]
+) -> Iterator[Checked]:
+    """Keys whose check value is known."""
+    for row in rows:
+        if row.state != signing_pb2.KEY_STATE_DESTROYED:
+            yield Checked(row.label, row.check_value, row.derived)
+    for authority in authorities:
+        if not authority.retired_ms:
+            yield Checked(authority.label, authority.check_value, False)

@@ -14,6 +14,7 @@ from capsign_evidence.leaf import Act
 from capsign_wire import logs
 
 from capsign_adapter.decide import drift
+from capsign_adapter.drift.key_checks import KeyChecks
 from capsign_adapter.drift.own_look import Own
 from capsign_adapter.drift.token_look import TokenView, confirmed
 from capsign_adapter.model.drift import LIVE_MS, Difference, DriftRow, DriftState, ReplicaReport
@@ -67,12 +68,12 @@ class Watch:
         store: DriftStore,
         snapshots: Snapshots,
         identity: ReplicaReport,
-        own: Callable[[], Own],
+        own: Callable[[bool], Own],
         uses: KeyUseCounter,
         outside: Outside,
     ) -> None:
         """`identity` is the report without what changes, `own` looks at what only this replica can
-        see.
+        see; True: thoroughly.
         """
         self._token = token
         self._store = store
@@ -81,6 +82,7 @@ class Watch:
         self._own = own
         self._uses = uses
         self._outside = outside
+        self._checks = KeyChecks()
         self._turn = threading.Lock()
         self.token_view: TokenView | None = None
         """What the last look saw of the token; None: nothing yet."""
@@ -91,13 +93,14 @@ class Watch:
         self.looked_ms = 0
         """When that was, milliseconds since 1970; 0: never."""
 
-    def look(self) -> bool:
-        """Look once. Returns whether to look again at once: others wrote meanwhile. Raises what the
-        store raises; a token that gives no answer leaves its part as it was.
+    def look(self, *, thorough: bool = False) -> bool:
+        """Look once; `thorough`: somebody waits for it. Returns whether to look again at once:
+        others wrote meanwhile. Raises what the store raises; a token that gives no answer leaves
+        its part as it was.
         """
         with self._turn:
             self._write_uses()
-            return not any(self._settled() for _ in range(TRIES))
+            return not any(self._settled(thorough) for _ in range(TRIES))
 
     def end(self) -> None:
         """This replica stops: what it saw of itself is nobody's any more."""
@@ -105,10 +108,10 @@ class Watch:
             self._write_uses()
             self._store.end_report(self._identity.replica)
 
-    def _settled(self) -> bool:
+    def _settled(self, thorough: bool) -> bool:
         """Returns whether the store has what this look saw."""
         state, now_ms = self._store.drift(), self._outside.now_ms()
-        observed, found = self._seen(state, now_ms)
+        observed, found = self._seen(state, now_ms, thorough)
         fresh, gone = drift.moved(state.rows, drift.bounded(found), observed)
         if fresh or gone:
             digest = self._snapshots.policy().digest
@@ -120,11 +123,11 @@ class Watch:
         return True
 
     def _seen(
-        self, state: DriftState, now_ms: int
+        self, state: DriftState, now_ms: int, thorough: bool
     ) -> tuple[frozenset[DriftKind], list[Difference]]:
         """Which kinds could be observed, and what differs."""
         snapshot = self._snapshots.refresh()
-        mine = self._report(now_ms)
+        mine = self._report(now_ms, thorough)
         others = [
             one for one in state.reports if one.replica != mine.replica and one.is_live(now_ms)
         ]
@@ -136,8 +139,8 @@ class Watch:
             return frozenset(DriftKind) - OF_TOKEN, found
         return frozenset(DriftKind), [*found, *view.differences]
 
-    def _report(self, now_ms: int) -> ReplicaReport:
-        own = self._own()
+    def _report(self, now_ms: int, thorough: bool) -> ReplicaReport:
+        own = self._own(thorough)
         report = replace(
             self._identity,
             seen_ms=now_ms,
@@ -154,6 +157,7 @@ class Watch:
                 self._token,
                 self._store,
                 lambda: self._snapshots.policy().tenants,
+                self._checks,
                 known,
                 self._outside.pause,
             )

@@ -68,7 +68,7 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
         self._demand(peer)
         watch = self._watch
         if request.look and now_ms() - watch.looked_ms > FRESH_MS:
-            watch.look()
+            watch.look(thorough=True)
         state, now = self._store.drift(), now_ms()
         return pb.ListDriftResponse(
             differences=[difference_of(row) for row in state.rows[:1024]],

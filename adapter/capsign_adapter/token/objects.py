@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from capsign_adapter.algorithms.kinds import Family
-from capsign_adapter.model.drift import TokenObject
 from capsign_adapter.token.interface import (
     KeyExistsError,
     KeyMissingError,
@@ -146,20 +145,6 @@ class Objects:
                 f"the keys of {self._name} changed while they were listed; try again"
             )
         return listings[0]
-
-    def contents(self) -> tuple[TokenObject, ...]:
-        """Returns everything in the token, keys or not. As for `labels`, two fresh logins must see
-        the same.
-        """
-        listings = []
-        for _ in range(2):
-            self._session.renew()
-            listings.append(self._session.contents())
-        if listings[0] != listings[1]:
-            raise TokenContestedError(
-                f"the objects of {self._name} changed while they were listed; try again"
-            )
-        return tuple(listings[0])
 
     def make(self, label: str, maker: Callable[[bytes], None]) -> None:
         """Let `maker` make a key with a new CKA_ID, unless the label is taken. Raises

@@ -18,6 +18,7 @@ from capsign_adapter.token.profiles import profile_of
 from capsign_adapter.token.provision_lock import provision_lock
 from capsign_adapter.token.session import Session, Signing
 from capsign_adapter.token.settings import TokenSettings
+from capsign_adapter.token.survey import Survey
 from capsign_adapter.token.worker import TokenThread
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Pkcs11Token:
         try:
             self._session = session(settings)
             self._objects = Objects(self._session, self._name)
+            self._survey, self._surveying = Survey(self._session, self._step), threading.Lock()
             self._thread = TokenThread(f"token {settings.label}", waiting=settings.waiting)
             try:
                 self._features = self._run(self._session.features)
@@ -78,6 +80,12 @@ class Pkcs11Token:
         """
         return self._thread.run(
             lambda: self._session.attempt(operation, again=False), self._settings.generate_timeout_s
+        )
+
+    def _step(self, operation: Callable[[], T]) -> T:
+        """Run a step of several, which none but their caller can begin anew."""
+        return self._thread.run(
+            lambda: self._session.attempt(operation, again=False), self._settings.call_timeout_s
         )
 
     def probe(self, operation: Callable[[Session], T]) -> T:
@@ -153,9 +161,9 @@ class Pkcs11Token:
 
     def contents(self) -> TokenContents:
         derives = Feature.HKDF_INSIDE in self._features
-        return self._run(
-            lambda: TokenContents(self._objects.contents(), self._session.mechanisms(), derives)
-        )
+        with self._surveying:
+            objects = self._survey.contents()
+        return TokenContents(objects, self._run(self._session.mechanisms), derives)
 
     def destroy(self, label: str) -> None:
         self._run_once(lambda: self._objects.destroy(label))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,6 +98,8 @@ _CLASSES = {
     "data": ObjectClass.DATA,
 }
 """Classes of objects that are listed, by the names that `model.drift` gives them."""
+
+_KINDS = {number: name for name, number in _CLASSES.items()}
 
 _TOLD = {
     "sensitive": Attribute.SENSITIVE,
@@ -382,15 +384,18 @@ class Session:
         offered = {int(mechanism) for mechanism in self.ready().token.slot.get_mechanisms()}
         return frozenset(name for number, name in _OFFERED.items() if int(number) in offered)
 
-    def contents(self) -> list[TokenObject]:
-        """All objects, sorted, with what the token tells of the keys. Only after a fresh login are
-        none of them those of the session.
+    def beside(self) -> Any:
+        """A second session, logged in as the first is: a search that is not at its end blocks the
+        session that it runs in. Whoever asks closes it.
         """
-        found: list[TokenObject] = []
-        for kind, number in _CLASSES.items():
-            objects = list(self.ready().get_objects({Attribute.CLASS: number}))
-            found += [TokenObject(kind, *self._told(one, kind)) for one in objects]
-        return sorted(found)
+        return self.ready().token.open(attribute_mapper=_mapper())
+
+    def objects(self, session: Any) -> Iterator[TokenObject]:
+        """What is stored in the token, with what it tells of the keys, by a search in `session`."""
+        for one in session.get_objects({Attribute.TOKEN: True}):
+            kind = _KINDS.get(one[Attribute.CLASS])
+            if kind is not None:
+                yield TokenObject(kind, *self._told(one, kind))
 
     def _told(self, one: Any, kind: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
         keys = kind.endswith("-key")

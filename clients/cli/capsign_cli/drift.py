@@ -1,7 +1,7 @@
 """`capsign drift`: what differs from what is expected, for people and for gates.
 
-Exit code 0: nothing differs; 1: something does (or the adapter refused to say, which standard error
-tells); 4: no adapter could be reached.
+Exit code 0: nothing differs; 1: something does; 3: it is not known, because the adapter refused to
+say (standard error tells why) or the token gave no answer; 4: no adapter could be reached.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import ages, endpoints, key_values, output
-from capsign_cli.failures import REFUSED
+from capsign_cli.failures import UNKNOWN, predicate
 
 if TYPE_CHECKING:
     from capsign_wire.adapter.v1 import inventory_pb2 as pb
@@ -22,6 +22,9 @@ SECONDS = 60
 """Longest wait for a look: a token with many keys takes its time."""
 
 COLUMNS = ("kind", "subject", "aspect", "expected", "found", "since")
+
+DIFFERS = 1
+"""The exit code that says yes."""
 
 EVERY_SECONDS = 5.0
 """Between looks of `--watch`."""
@@ -35,13 +38,13 @@ EVERY_SECONDS = 5.0
 def drift(known: bool, watch: bool, **options: Any) -> None:
     """What differs: TLS, keys and objects in the token, lifetimes, settings, software, policy file.
 
-    Exit code 0: nothing differs. 1: something does.
+    Exit code 0: nothing differs. 1: something does. 3: not known. 4: no adapter was reached.
     """
     if watch and known:
         raise click.UsageError("--watch looks each time; leave --known out.")
     from capsign_wire.adapter.v1 import inventory_pb2, inventory_pb2_grpc
 
-    with endpoints.adapter_of(options).channel() as channel:
+    with predicate(), endpoints.adapter_of(options).channel() as channel:
         stub = inventory_pb2_grpc.InventoryServiceStub(channel)
 
         def look() -> pb.ListDriftResponse:
@@ -67,7 +70,9 @@ def drift(known: bool, watch: bool, **options: Any) -> None:
         if values and not answer.token_seen:
             output.line({}, "The token gave no answer: what is known of it is older.")
     if values:
-        click.get_current_context().exit(REFUSED)
+        click.get_current_context().exit(DIFFERS)
+    if not (known or answer.token_seen):
+        click.get_current_context().exit(UNKNOWN)
 
 
 def _nothing(answer: pb.ListDriftResponse) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import click
 
@@ -33,6 +35,13 @@ class CliError(Exception):
         self.told = Told(exit_code, reason, message, advice)
         super().__init__(message)
 
+    @classmethod
+    def saying(cls, what: Told) -> CliError:
+        """The error that says just this."""
+        error = cls(what.exit_code, what.reason, what.message, what.advice)
+        error.told = what
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -44,6 +53,12 @@ class Told:
     advice: str = ""
     field: str = ""
     intent: str = ""
+    outcome: str = ""
+    """In one word, where the exit code does not say it."""
+
+    @property
+    def word(self) -> str:
+        return self.outcome or _NAMES[self.exit_code]
 
 
 def told(error: BaseException) -> Told | None:
@@ -52,6 +67,20 @@ def told(error: BaseException) -> Told | None:
         if (said := tell(error)) is not None:
             return said
     return None
+
+
+@contextmanager
+def predicate() -> Iterator[None]:
+    """Around a command that asks whether something is so, and answers with exit code 0 or 1: who is
+    refused has no answer. That is told in the same words, with exit code 3.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = told(error)
+        if said is None or said.exit_code != REFUSED:
+            raise
+        raise CliError.saying(replace(said, exit_code=UNKNOWN, outcome=said.word)) from error
 
 
 def _of_command(error: BaseException) -> Told | None:
@@ -161,7 +190,7 @@ def show(what: Told) -> None:
     """Write an error to standard error: an object as JSON, or two lines of text."""
     if output.is_json():
         fields = {
-            "outcome": _NAMES[what.exit_code],
+            "outcome": what.word,
             "reason": what.reason,
             "message": what.message,
             "advice": what.advice,
@@ -175,7 +204,7 @@ def show(what: Told) -> None:
         )
         return
     where = f" (field {what.field})" if what.field else ""
-    text = f"{_NAMES[what.exit_code]}: {what.reason}{where}. {what.message}"
+    text = f"{what.word}: {what.reason}{where}. {what.message}"
     # What a log said last stands on a line of its own, and ends as it ended.
     sys.stderr.write(output.printable(text if text.endswith("\n") else text.rstrip(". ") + ".\n"))
     if what.advice:

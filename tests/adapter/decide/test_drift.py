@@ -173,10 +173,16 @@ def test_a_setting_that_the_file_has_and_the_process_has_not():
 
 
 def test_the_chart_beside_policy_and_software():
-    assert list(drift.of_chart(POLICY_IN_FORCE, "", "", "1.0")) == []
-    assert list(drift.of_chart(POLICY_IN_FORCE, "capsign.test", "1.0", "1.0")) == []
-    found = names(drift.of_chart(POLICY_IN_FORCE, "another.test", "2.0", "1.0"))
-    assert found == [(K.CHART, "chart", "trust_domain"), (K.CHART, "chart", "app_version")]
+    grant = POLICY_IN_FORCE.grants[0].name
+    same = drift.Stated("capsign.test", "1.0", (grant,))
+    other = drift.Stated("another.test", "2.0", ("orders-old", grant, "orders-old"))
+    assert list(drift.of_chart(POLICY_IN_FORCE, drift.Stated(), "1.0")) == []
+    assert list(drift.of_chart(POLICY_IN_FORCE, same, "1.0")) == []
+    assert names(drift.of_chart(POLICY_IN_FORCE, other, "1.0")) == [
+        (K.CHART, "chart", "trust_domain"),
+        (K.CHART, "chart", "app_version"),
+        (K.CHART, "chart/grant/orders-old", "grant"),
+    ]
 
 
 def test_replicas_that_agree_have_no_difference():

@@ -45,7 +45,7 @@ class NoAuthorities:
 def look(config: Config = CONFIG, policy: Policy = RULES, reload=None):
     own = OwnLook(config, lambda: policy, NoAuthorities())
     own.reload = reload
-    return [(one.kind, one.subject, one.aspect, one.found) for one in own().differences]
+    return [(one.kind, one.subject, one.aspect, one.found) for one in own(False).differences]
 
 
 def test_every_setting_has_its_dotted_name():
@@ -96,11 +96,29 @@ def test_a_listener_that_answered_is_asked_again_minutes_later():
     own = OwnLook(CONFIG, lambda: RULES, NoAuthorities(), lambda: now[0], look)
     own.listeners = lambda: [Listener(name, "h", 1, "none") for name in "ab"]
     for _ in range(2):
-        own()
+        own(False)
     assert asked == ["a", "b", "b"]
     now[0] = TLS_EVERY_MS
-    own()
+    own(False)
     assert asked == ["a", "b", "b", "a", "b"]
+
+
+def test_listeners_are_looked_at_when_the_policy_changes_and_when_somebody_asks():
+    policy, asked = [RULES], []
+
+    def look(at):
+        asked.append(at.name)
+        return TlsView({"wanted": "none", "client-certificate": "none"}, 0)
+
+    own = OwnLook(CONFIG, lambda: policy[0], NoAuthorities(), lambda: 0, look)
+    own.listeners = lambda: [Listener("a", "h", 1, "none")]
+    for thorough, looks in ((False, 1), (False, 1), (True, 2), (False, 2)):
+        own(thorough)
+        assert len(asked) == looks
+    policy[0] = replace(RULES, digest=bytes(32))
+    own(False)
+    own(False)
+    assert len(asked) == 3
 
 
 def test_a_chart_whose_trust_domain_is_not_the_policys():
@@ -108,3 +126,10 @@ def test_a_chart_whose_trust_domain_is_not_the_policys():
     assert look(chart) == []
     other = replace(RULES, trust_domain="another.test")
     assert look(chart, other) == [(DriftKind.CHART, "chart", "trust_domain", RULES.trust_domain)]
+
+
+def test_a_profile_of_the_chart_whose_grant_the_policy_has_not():
+    """Agents with that profile get no handle, and their pods say nothing but that."""
+    known = RULES.grants[0].name
+    chart = msgspec.structs.replace(CONFIG, chart=Chart(grants=(known, "orders-old")))
+    assert look(chart) == [(DriftKind.CHART, "chart/grant/orders-old", "grant", "none")]

@@ -45,7 +45,7 @@ class Looker:
             rig.store,
             rig.snapshots,
             identity,
-            lambda: Own(self.policy_file, self.own),
+            lambda _: Own(self.policy_file, self.own),
             self.uses,
             Outside(lambda: self.now_ms, self.pause, lambda one: self.told.append(one.subject)),
         )

@@ -153,6 +153,16 @@ def test_an_expired_handle_is_refused(rig):
     assert item.failure.reason == reasons.REASON_HANDLE_EXPIRED
 
 
+def test_a_shorter_life_in_a_new_policy_ends_a_handle_that_signed_a_moment_ago(rig):
+    handle = rig.handle(age_ms=120_000)
+    assert rig.sign(b"m", handle=handle)[0].signatures
+    rig.apply(POLICY.replace("ttl: 15m", "ttl: 3m"))
+    assert rig.sign(b"m", handle=handle)[0].signatures
+    rig.apply(POLICY.replace("ttl: 15m", "ttl: 2m"))
+    (item,) = rig.sign(b"m", handle=handle)
+    assert item.failure.reason == reasons.REASON_HANDLE_EXPIRED
+
+
 def test_uses_are_counted_in_the_store(rig):
     handle = rig.handle("thrice")
     items = rig.sign(b"1", b"2", b"3", b"4", handle=handle)
