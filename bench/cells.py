@@ -7,9 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from bench import primitives
+from bench import go_client, primitives
 from bench.ceiling import ceiling
 from bench.deployment import Deployment
 from bench.dual_sign import signing_twice
@@ -29,6 +30,8 @@ class Result:
     cpu_us: Mapping[str, float] = field(default_factory=dict)
     rss_mib: Mapping[str, float] = field(default_factory=dict)
     errors: int = 0
+    batch: float = 0.0
+    """Leaves of the evidence log a commit."""
     ratio: float = 0.0
     p50_e: float = 0.0
     p99_e: float = 0.0
@@ -56,11 +59,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Cell:
-    """A way to sign. `story` says what it stands for."""
+    """A way to sign. `story` says what it stands for; `needs` is called beforehand, and raises
+    GoMissingError where the cell cannot be run.
+    """
 
     name: str
     story: str
     run: Callable[[Deployment, float], Result]
+    needs: Callable[[], object] = lambda: None
 
 
 def _raw(name: str, story: str, measure: Callable[[float], float]) -> Cell:
@@ -71,9 +77,30 @@ def _single(name: str, per_second: float) -> Result:
     return Result(name, sps=per_second, p50_us=1e6 / per_second, p99_us=1e6 / per_second)
 
 
+PYTHON_LOAD = (sys.executable, "-m", "bench.load")
+
+
 def _load(name: str, story: str, *arguments: str) -> Cell:
+    """An application in Python, through our library."""
     return Cell(
-        name, story, lambda deployment, seconds: _run_load(name, arguments, deployment, seconds)
+        name,
+        story,
+        lambda deployment, seconds: _run_load(name, PYTHON_LOAD, arguments, deployment, seconds),
+    )
+
+
+@cache
+def _go_load() -> str:
+    return str(go_client.build())
+
+
+def _go(name: str, story: str, *arguments: str) -> Cell:
+    """An application in Go: grpc-go, and stubs of its own."""
+    return Cell(
+        name,
+        story,
+        lambda deployment, seconds: _run_load(name, (_go_load(),), arguments, deployment, seconds),
+        needs=_go_load,
     )
 
 
@@ -98,17 +125,13 @@ def _twice(cell: Cell) -> Cell:
 
 
 def _run_load(
-    name: str, arguments: tuple[str, ...], deployment: Deployment, seconds: float
+    name: str,
+    program: tuple[str, ...],
+    arguments: tuple[str, ...],
+    deployment: Deployment,
+    seconds: float,
 ) -> Result:
-    command = [
-        sys.executable,
-        "-m",
-        "bench.load",
-        deployment.socket,
-        "--seconds",
-        str(seconds),
-        *arguments,
-    ]
+    command = [*program, "--seconds", str(seconds), *arguments, deployment.socket]
     before = deployment.cost()
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     after = deployment.cost()
@@ -120,7 +143,10 @@ def _run_load(
         "adapter": (after.adapter - before.adapter) / signed * 1e6,
     }
     rss = {"agent": deployment.agent.memory_info().rss / 2**20}
-    return Result(name, told["sps"], told["p50_us"], told["p99_us"], cpu, rss, told["errors"])
+    batch = (after.leaves - before.leaves) / max(after.commits - before.commits, 1)
+    return Result(
+        name, told["sps"], told["p50_us"], told["p99_us"], cpu, rss, told["errors"], batch
+    )
 
 
 def _startup(deployment: Deployment, seconds: float) -> Result:
@@ -168,6 +194,13 @@ CELLS: Mapping[str, Cell] = {
             _load("dual-sign", "the same, answered twice", "--tasks", "64", "--algorithm", "ES256")
         ),
         _load("tasks-64-hs256", "64 asyncio tasks, HS256", "--tasks", "64", "--algorithm", "HS256"),
+        _go("go-one-call", "a Go client, one call at a time", "--callers", "1"),
+        _go("go-unary-8", "8 goroutines, one RPC a signature", "--callers", "8"),
+        _go("go-unary-64", "64 goroutines, one RPC a signature", "--callers", "64"),
+        _go("go-unary-64-hs256", "the same, HS256", "--callers", "64", "--algorithm", "HS256"),
+        _go("go-unary-1000", "1,000 goroutines, one connection", "--callers", "1000"),
+        _go("go-batch-100x1", "a Go client, 100 a call", "--batch", "100"),
+        _go("go-batch-100x8", "8 goroutines, 100 a call", "--callers", "8", "--batch", "100"),
         Cell("startup", "from exec of an agent to the answer of its first RPC", _startup),
     )
 }

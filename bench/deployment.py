@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,12 @@ import psutil
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds so far, by role."""
+    """What was used so far: CPU seconds by role, commits of the store, and leaves in them."""
 
     agent: float
     adapter: float
+    commits: int
+    leaves: int
 
 
 class Deployment:
@@ -92,8 +95,13 @@ class Deployment:
             _keep_on(every, [psutil.Process(), self.agent, *self.adapters])
 
     def cost(self) -> Cost:
-        """CPU seconds used until now."""
-        return Cost(_cpu(self.agent), sum(_cpu(process) for process in self.adapters))
+        """What was used until now."""
+        cpu = _cpu(self.agent), sum(_cpu(process) for process in self.adapters)
+        with closing(
+            sqlite3.connect(f"file:{self._directory}/state/capsign.sqlite?mode=ro", uri=True)
+        ) as db:
+            row = db.execute("SELECT COUNT(*), TOTAL(leaf_count) FROM log_segments").fetchone()
+        return Cost(*cpu, int(row[0]), int(row[1]))
 
     def close(self) -> None:
         """End what was started."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ def print_table(results: Sequence[Result]) -> None:
         "p50",
         "p99",
         "CPU client/agent/adapter",
+        "leaves a commit",
         "agent RSS",
         "errors",
     ):
@@ -42,7 +44,52 @@ def print_table(results: Sequence[Result]) -> None:
             f"{result.p50_e:.1f} E ({result.p50_us:,.0f} µs)",
             f"{result.p99_e:.1f} E",
             f"{cpu} µs" if cpu else "",
+            f"{result.batch:.1f}" if result.batch else "",
             f"{result.rss_mib['agent']:.0f} MiB" if result.rss_mib else "",
             str(result.errors) if result.errors else "",
         )
     Console(width=190).print(table)
+
+
+def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
+    """One row a cell and program: the median of the rounds, and their range."""
+    table = Table(
+        title="medians of the rounds, and their ranges, as ratios to raw Ed25519",
+        caption="E: one raw Ed25519 signature on one thread",
+    )
+    for heading in ("cell", "program"):
+        table.add_column(heading)
+    for heading in ("of raw", "p50, E", "CPU agent + adapter, E", "leaves a commit", "errors"):
+        table.add_column(heading, justify="right")
+    for cell in dict.fromkeys(result.cell for result in (*ours, *theirs)):
+        for program, all_of_it in (("capsign", ours), ("other", theirs)):
+            seen = [result for result in all_of_it if result.cell == cell]
+            if seen:
+                table.add_row(
+                    cell,
+                    program,
+                    _spread(seen, lambda one: one.ratio),
+                    _spread(seen, lambda one: one.p50_e),
+                    _spread(seen, _server_cpu_e),
+                    _spread(seen, lambda one: one.batch),
+                    str(sum(one.errors for one in seen) or ""),
+                )
+    Console(width=150).print(table)
+
+
+def _server_cpu_e(result: Result) -> float:
+    """CPU a signature of all but the client, in E."""
+    if not result.p50_us:
+        return 0.0
+    spent = sum(us for process, us in result.cpu_us.items() if process != "client")
+    return spent * result.p50_e / result.p50_us
+
+
+def _spread(seen: Sequence[Result], of: Callable[[Result], float]) -> str:
+    values = [of(one) for one in seen]
+    if not any(values):
+        return ""
+    middle = statistics.median(values)
+    digits = 3 if middle < 1 else 1
+    spread = f" [{min(values):.{digits}f} to {max(values):.{digits}f}]" if len(values) > 1 else ""
+    return f"{middle:.{digits}f}{spread}"
