@@ -154,6 +154,8 @@ class Act(IntEnum):
     DRIFT_GONE = 71
     UNKNOWN_OBJECT = 72
     """A difference was found: an object in the token that nothing accounts for."""
+    COMMITMENTS_TOLD = 90
+    """Somebody was told the commitments of a message of a tenant."""
 
 
 class ProposedAct(IntEnum):

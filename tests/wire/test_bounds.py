@@ -17,6 +17,7 @@ from capsign_wire.adapter.v1 import (
     revocations_pb2,
     rollouts_pb2,
     signing_pb2,
+    tenants_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -39,6 +40,7 @@ FILES = (
     revocations_pb2,
     rollouts_pb2,
     signing_pb2,
+    tenants_pb2,
     types_signing,
     failures_pb2,
 )

@@ -28,6 +28,7 @@ from capsign_wire.adapter.v1 import (
     revocations_pb2,
     rollouts_pb2,
     signing_pb2,
+    tenants_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import REASONS
@@ -48,6 +49,7 @@ SERVED = {
         revocations_pb2,
         rollouts_pb2,
         signing_pb2,
+        tenants_pb2,
         health_pb2,
     ),
     "Agent": (agent_pb2, health_pb2),

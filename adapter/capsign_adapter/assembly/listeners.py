@@ -27,6 +27,7 @@ from capsign_adapter.assembly.policies import PolicyDesk
 from capsign_adapter.assembly.rollouts import RolloutParts
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
+from capsign_adapter.assembly.tenants import TenantDesk
 from capsign_adapter.config import Config
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.drift.watch import Watch
@@ -85,6 +86,7 @@ class Listeners:
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
         self.rollouts = RolloutParts(state, self._metrics)
+        self.tenants = TenantDesk(state)
         self.policies = PolicyDesk(config.policy, state, self.approvals, self._metrics)
         self._people = AdminServicer(
             state.store,
@@ -183,6 +185,7 @@ class Listeners:
         )
         self.custody.register(registrar, self.approvals.propose)
         self.policies.register(registrar)
+        self.tenants.register(registrar)
         revocations_pb2_grpc.add_RevocationServiceServicer_to_server(self._revocations, registrar)
         inventory_pb2_grpc.add_InventoryServiceServicer_to_server(self._inventory, registrar)
         self.rollouts.register(registrar)

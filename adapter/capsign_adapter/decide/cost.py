@@ -182,4 +182,5 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "AbortRollout": lambda _: 4 * READ + 2 * RECORD,
     "UndoRollout": lambda _: 4 * READ + 4 * RECORD,
     "ReportVerifications": lambda _: READ + RECORD,
+    "GetCommitments": lambda _: 8 * MAKE + RECORD,
 }

@@ -44,8 +44,12 @@ class GroupFingerprint:
         """Returns the fingerprint of one item, 32 bytes; `data` is what came upstream: message,
         digest or mu.
         """
+        return self.of_hash(hashlib.sha256(data).digest())
+
+    def of_hash(self, input_hash: bytes) -> bytes:
+        """The same from SHA-256 of what came upstream."""
         mac = self._begun.copy()
-        mac.update(hashlib.sha256(data).digest())
+        mac.update(input_hash)
         return mac.finalize()
 
 

@@ -24,6 +24,7 @@ from capsign_wire.adapter.v1 import (
     revocations_pb2,
     rollouts_pb2,
     signing_pb2,
+    tenants_pb2,
 )
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import BY_NAME, OPEN
@@ -44,6 +45,7 @@ _SERVED = (
     revocations_pb2,
     rollouts_pb2,
     signing_pb2,
+    tenants_pb2,
 )
 
 OUTCOME_NAMES: Mapping[int, str] = {

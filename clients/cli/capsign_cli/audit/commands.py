@@ -8,7 +8,13 @@ import click
 
 from capsign_cli.lazy_group import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str, str]] = {}
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "prove": (
+        "capsign_cli.audit.prove",
+        "prove",
+        "Show that a message was signed, by whom and when; for a responder.",
+    ),
+}
 """Where each command is, and its line in the help."""
 
 
