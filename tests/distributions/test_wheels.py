@@ -150,7 +150,7 @@ def test_the_extra_that_is_advised_exists(wheels):
         "capsign-adapter",
         "capsign-agent",
     }
-    assert wheels["capsign-cli"].metadata.get_all("Provides-Extra") == ["dev"]
+    assert wheels["capsign-cli"].metadata.get_all("Provides-Extra") == ["dev", "postgres"]
 
 
 @pytest.mark.parametrize("absent", ["capsign_injector", "yaml"])

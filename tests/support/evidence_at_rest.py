@@ -29,6 +29,7 @@ class MemoryArchive:
         self.held_batches = list(batches)
         self.note = note
         self.first = 0
+        self.held_summaries: dict[int, bytes] = {}
         self.read = 0
         """How many entries were read."""
 
@@ -62,6 +63,9 @@ class MemoryArchive:
     def batches(self, first_leaf: int, count: int = ALL) -> Iterator[Batch]:
         last = first_leaf + count
         yield from (batch for batch in self.held_batches if first_leaf <= batch[0] < last)
+
+    def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
+        yield from sorted(one for one in self.held_summaries.items() if one[0] >= first_tile)
 
     def close(self) -> None:
         self.held = []

@@ -32,7 +32,5 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if not self._table:  # the formatter does without
-            return
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in self._table.items()])

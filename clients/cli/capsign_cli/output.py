@@ -39,23 +39,26 @@ def option(command: Command) -> Command:
     """The option `-o json|table`. It is read eagerly, so that errors are written in the same
     format.
     """
+    return option_of("table", "json")(command)
+
+
+def option_of(*formats: str) -> Callable[[Command], Command]:
+    """The option `-o` with other formats; the first is the default, and for people."""
 
     def choose(_: click.Context, __: click.Parameter, value: str) -> None:
         _chosen["format"] = value
 
-    kinds = click.Choice(["table", "json"])
-    decorate = click.option(
+    return click.option(
         "-o",
         "--output",
-        type=kinds,
-        default="table",
+        type=click.Choice(formats),
+        default=formats[0],
         show_default=True,
         is_eager=True,
         expose_value=False,
         callback=choose,
-        help="Table for people, JSON for machines.",
+        help=f"{formats[0].capitalize()} for people, JSON for machines.",
     )
-    return decorate(command)
 
 
 def start(arguments: Sequence[str]) -> None:
@@ -72,6 +75,11 @@ def start(arguments: Sequence[str]) -> None:
 def is_json() -> bool:
     """Whether the caller asked for JSON."""
     return _chosen["format"] == "json"
+
+
+def is_csv() -> bool:
+    """Whether the caller asked for CSV."""
+    return _chosen["format"] == "csv"
 
 
 @contextmanager
@@ -149,16 +157,22 @@ def line(values: Mapping[str, Any], text: str) -> None:
     click.echo(json.dumps(values) if is_json() else printable(text))
 
 
+@_writing()
+def text(line: str) -> None:
+    """One line as it is, without what could control a terminal."""
+    click.echo(printable(line))
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Yields a function that shows what is under way on one line of standard error; it shows
-    nothing if that is no terminal.
+    """Yields a function that shows what is under way on one line of standard error, and clears that
+    line for the empty text; it shows nothing if that is no terminal.
     """
     shown = not is_json() and sys.stderr.isatty()
 
     def say(step: str) -> None:
         if shown:
-            click.echo(f"\r\x1b[K  {step} …", nl=False, err=True)
+            click.echo(f"\r\x1b[K  {step} …" if step else "\r\x1b[K", nl=False, err=True)
 
     try:
         yield say

@@ -16,7 +16,7 @@ from capsign_evidence.leaf import Act, Kind, LeafError, SecondKey, SigningLeaf
 from capsign_evidence.leaf_reader import Entry, Proposal, decode
 from capsign_evidence.rollout_leaf import RolloutStep
 
-_OUTCOMES = {
+OUTCOMES = {
     Kind.SIGNED: "done",
     Kind.SIGNED_TWICE: "done",
     Kind.REFUSED: "refused",
@@ -53,7 +53,7 @@ def of_decoded(index: int, decoded: Entry) -> Event:
         "index": index,
         "stream": ADAPTER,
         "what": word(decoded.kind),
-        "outcome": _OUTCOMES.get(decoded.kind, ""),
+        "outcome": OUTCOMES.get(decoded.kind, ""),
     }
     for name, target in _plan_of(decoded):
         value = getattr(decoded, name)

@@ -64,6 +64,12 @@ class Archive(Protocol):
     def batches(self, first_leaf: int, count: int = ALL) -> Iterator[Batch]:
         """The agents' batches whose leaf is one of the `count` from `first_leaf`, ascending."""
 
+    def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
+        """The summaries that are held from this tile on, ascending, each with the number of its
+        tile of 256 leaves (`archive.summary`). They may be missing, and are not to be relied on:
+        one that somebody changed hides what is there.
+        """
+
     def close(self) -> None:
         """Give back what it holds."""
 

@@ -42,7 +42,11 @@ class PostgresArchive(RelationalArchive):
             )
         except psycopg.Error as error:
             raise _unreadable(error) from error
-        rows = self._rows("SELECT to_regclass('log_segments') IS NOT NULL")
+        rows = self._rows(
+            "SELECT to_regclass('log_segments') IS NOT NULL, "
+            "to_regclass('log_summaries') IS NOT NULL"
+        )
+        self._summarised = bool(rows[0][1])
         if not rows[0][0]:
             self.close()
             raise ArchiveError(

@@ -13,11 +13,13 @@ from google.protobuf.message import DecodeError
 
 from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 
-_KINDS = {
+KINDS = {
     value.number: value.name.removeprefix("AUDIT_KIND_").lower().replace("_", "-")
     for value in pb.AuditKind.DESCRIPTOR.values
+    if value.number
 }
-_OUTCOMES = {
+"""What records tell, as the command line writes it."""
+OUTCOMES = {
     value.number: value.name.removeprefix("OUTCOME_").lower()
     for value in failures_pb2.Outcome.DESCRIPTOR.values
     if value.number
@@ -51,8 +53,8 @@ def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord)
         index=index,
         time_ms=record.time_ms,
         stream=AGENT,
-        what=_KINDS.get(record.kind, UNREADABLE),
-        outcome=_OUTCOMES.get(record.outcome, ""),
+        what=KINDS.get(record.kind, UNREADABLE),
+        outcome=OUTCOMES.get(record.outcome, ""),
         reason=reason.name if reason else "",
         workload=workload,
         algorithm=algorithm.name if algorithm else "",

@@ -23,11 +23,17 @@ SEGMENTS = 32
 BATCHES = 32
 """Batches in a piece; each is at most a mebibyte, and a usual one some kilobytes."""
 
+SUMMARIES = 1024
+"""Summaries in a piece; a usual one has one or two kilobytes."""
+
 _LENGTH = struct.Struct(">H")
 
 
 class RelationalArchive(ABC):
     """What is the same for all engines: SQL with `?` for parameters, whose rows are bounded."""
+
+    _summarised: bool
+    """Whether the store is of a release that makes summaries."""
 
     @abstractmethod
     def _rows(self, sql: str, *parameters: Any) -> list[Row]:
@@ -103,6 +109,22 @@ class RelationalArchive(ABC):
             if len(rows) < BATCHES:
                 return
             first_leaf = int(rows[-1][0]) + 1
+
+    def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
+        if not self._summarised:
+            return
+        while True:
+            rows = self._rows(
+                "SELECT tile_index, summary FROM log_summaries WHERE tile_index >= ? ORDER BY "
+                "tile_index LIMIT ?",
+                first_tile,
+                SUMMARIES,
+            )
+            for tile, summary in rows:
+                yield int(tile), bytes(summary)
+            if len(rows) < SUMMARIES:
+                return
+            first_tile = int(rows[-1][0]) + 1
 
     def _segments(self, column: str, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
         """First index, number of leaves and blob of each segment that holds leaves of this range,

@@ -33,6 +33,7 @@ class SqliteArchive(RelationalArchive):
             tables = {row[0] for row in self._rows("SELECT name FROM sqlite_master")}
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
+        self._summarised = "log_summaries" in tables
         if not {"log_segments", "audit_batches"} <= tables:
             self.close()
             raise ArchiveError(f"{path} is a database, and not a store.", "Name the store's file.")

@@ -9,6 +9,11 @@ import click
 from capsign_cli.lazy_group import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "query": (
+        "capsign_cli.audit.query",
+        "query",
+        "What happened: by workload, key, time, outcome, intent and more; both streams.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",

@@ -1,0 +1,61 @@
+"""Values on the command line that mean a time, an id or a hash."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from uuid import UUID
+
+import click
+
+_AGO = re.compile(r"(\d{1,9})(s|m|h|d)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Moment(click.ParamType[int]):
+    """RFC 3339, or how long ago: milliseconds since 1970."""
+
+    name = "time"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if ago := _AGO.fullmatch(value):
+            return int(time.time() * 1000) - int(ago[1]) * _SECONDS[ago[2]] * 1000
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            at = None
+        if at is None or at.tzinfo is None:
+            self.fail(f"{value!r} is neither a time as 2026-11-30T03:00:00Z nor 90s, 15m, 2h or 7d")
+        return int(at.timestamp() * 1000)
+
+
+class Hexadecimal(click.ParamType[bytes]):
+    """Bytes of a given length in hexadecimal; 16 bytes also as a UUID."""
+
+    def __init__(self, length: int) -> None:
+        self.name = "uuid" if length == 16 else "hash"
+        self._length = length
+
+    def convert(
+        self, value: str | bytes, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        try:
+            data = UUID(value).bytes if self._length == 16 else bytes.fromhex(value)
+        except ValueError:
+            data = b""
+        if len(data) != self._length:
+            digits = f"{2 * self._length} hexadecimal digits"
+            self.fail(f"{value!r} is not {digits}{' or a UUID' if self._length == 16 else ''}")
+        return data
+
+
+MOMENT = Moment()
+UUID_TYPE = Hexadecimal(16)
+HASH = Hexadecimal(32)

@@ -1,0 +1,67 @@
+"""Where the evidence is that a command reads: the options that say it, and its errors as sentences.
+
+Every command of `capsign audit` that reads evidence takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from capsign_cli.failures import REFUSED, UNAVAILABLE, USAGE, CliError
+
+if TYPE_CHECKING:
+    from capsign_evidence.archive import Archive, ArchiveError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options(command: Command) -> Command:
+    """`--archive` and `--password-file`, which arrive as `place` and `password_file`."""
+    where = click.option(
+        "--archive",
+        "place",
+        required=True,
+        metavar="PLACE",
+        envvar="CAPSIGN_ARCHIVE",
+        help="A copy of the store's file, or a postgresql:// URL. Also CAPSIGN_ARCHIVE.",
+    )
+    password = click.option(
+        "--password-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File with the password of the postgresql:// URL.",
+    )
+    return where(password(command))
+
+
+@contextmanager
+def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
+    """The archive, as long as it is read. Raises CliError for whatever is wrong with it."""
+    from capsign_evidence.archive import ArchiveError, open_archive
+
+    remote = "://" in place and not place.startswith("sqlite://")
+    try:
+        archive = open_archive(place, password_file)
+    except ArchiveError as error:
+        raise _told(error, UNAVAILABLE if remote else USAGE) from error
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        text = "A store on PostgreSQL needs psycopg, which is not installed."
+        advice = "Run: pip install 'capsign-cli[postgres]'"
+        raise CliError(USAGE, "NOT_INSTALLED", text, advice) from None
+    with archive:
+        try:
+            yield archive
+        except ArchiveError as error:
+            raise _told(error, UNAVAILABLE) from error
+
+
+def _told(error: ArchiveError, otherwise: int) -> CliError:
+    if error.damaged:
+        return CliError(REFUSED, "EVIDENCE_DAMAGED", error.message, error.advice)
+    return CliError(otherwise, "ARCHIVE", error.message, error.advice)

@@ -1,0 +1,79 @@
+"""`capsign audit query`: what happened, from both streams."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capsign_cli import output
+from capsign_cli.audit import conditions, event_lines, place
+from capsign_cli.failures import USAGE, CliError
+
+if TYPE_CHECKING:
+    from capsign_evidence.archive.scan import Looked
+
+
+@click.command()
+@place.options
+@conditions.options
+@click.option(
+    "--message",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A message that may have been signed: needs an adapter, see the error.",
+)
+@click.option("--limit", type=click.IntRange(1), help="End after so many events.")
+@click.option(
+    "--read-all",
+    is_flag=True,
+    help="Read every entry, and believe none of the summaries that the store keeps.",
+)
+@output.option_of("text", "json", "csv")
+def query(
+    place: str,
+    password_file: Path | None,
+    message: Path | None,
+    limit: int | None,
+    read_all: bool,
+    **given: Any,
+) -> None:
+    """Who signed what, when; what was refused, by adapters and in pods; what was changed, and by
+    whom. In the order of the log.
+
+    Give an option several times for any of several values; different options must all hold. Agents'
+    records have workload, grant, caller, intent, algorithm, outcome, reason and boot: by these,
+    what a pod itself refused is found too. With -o json each line is one event.
+    """
+    from capsign_evidence.archive.scan import Looked, find
+
+    if message is not None:
+        text = "Only who holds the tenant's pepper can tell which commitment a message has."
+        advice = "Ask a running adapter for it (docs/operations/audit.md), then give --commitment."
+        raise CliError(USAGE, "PEPPER_NEEDED", text, advice)
+    selection = conditions.selection(given)
+    looked = Looked(0, 0, 0)
+    found = 0
+    with _opened(place, password_file) as archive, output.progress() as say:
+
+        def tell(now: Looked) -> None:
+            nonlocal looked
+            looked = now
+            say(f"{now.through} of {now.size} entries, {found} events")
+
+        every = find(archive, selection, summaries=not read_all, tell=tell)
+        event_lines.header()
+        for event in islice(every, limit):
+            if sys.stdout.isatty():
+                say("")
+            event_lines.show(event)
+            found += 1
+    if not (output.is_json() or output.is_csv()):
+        more = " (and perhaps more)" if limit == found else ""
+        told = f"{found} events{more}; {looked.read} of {looked.size} entries were read"
+        click.echo(f"{told}.", err=True)
+
+
+_opened = place.opened
