@@ -84,7 +84,7 @@ def run(*arguments, capsys):
 
 
 def ask(place, *arguments, capsys):
-    code, out, err = run("--archive", place, "-o", "json", *arguments, capsys=capsys)
+    code, out, err = run(place, "-o", "json", *arguments, capsys=capsys)
     assert (code, err) == (0, ""), err
     return [json.loads(line) for line in out.splitlines()]
 
@@ -137,7 +137,7 @@ def test_an_event_in_json_has_all_that_was_recorded(place, capsys):
 
 
 def test_csv_has_a_column_for_every_field(place, capsys):
-    code, out, err = run("--archive", place, "-o", "csv", capsys=capsys)
+    code, out, err = run(place, "-o", "csv", capsys=capsys)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert (code, err, len(rows)) == (0, "", 6)
     assert set(rows[0]) == {"time", *Event.__annotations__}
@@ -152,7 +152,7 @@ def test_csv_has_a_column_for_every_field(place, capsys):
 
 
 def test_people_get_a_line_for_each_and_how_much_was_read(place, capsys):
-    code, out, err = run("--archive", place, "--workload", OTHER, capsys=capsys)
+    code, out, err = run(place, "--workload", OTHER, capsys=capsys)
     assert code == 0
     lines = out.splitlines()
     assert len(lines) == 3
@@ -176,24 +176,24 @@ def test_people_get_a_line_for_each_and_how_much_was_read(place, capsys):
         (["--since", "2026-11-30T03:00:00"], "2026-11-30T03:00:00Z"),
         (["--intent", "abc"], "UUID"),
         (["--commitment", "00"], "64 hexadecimal digits"),
-        (["--message", "letter.txt"], "--commitment"),
+        (["--message", "letter.txt"], "capsign audit prove"),
     ],
 )
 def test_wrong_use_says_what_there_is(place, asked, said, capsys):
-    code, out, err = run("--archive", place, *asked, capsys=capsys)
+    code, out, err = run(place, *asked, capsys=capsys)
     assert (code, out) == (2, "")
     assert said in err
 
 
 def test_a_place_without_evidence_is_wrong_use(tmp_path, capsys):
     for there in (tmp_path / "absent.db", tmp_path):
-        code, out, err = run("--archive", there, capsys=capsys)
+        code, out, err = run(there, capsys=capsys)
         assert (code, out) == (2, "")
         assert "copy of the store" in err
 
 
 def test_a_server_that_is_not_there_is_unavailable(capsys):
-    code, _, err = run("--archive", "postgresql://capsign:secret@127.0.0.1:1/none", capsys=capsys)
+    code, _, err = run("postgresql://capsign:secret@127.0.0.1:1/none", capsys=capsys)
     assert code == 4
     assert "secret" not in err
 
@@ -205,7 +205,7 @@ def test_damage_is_found_and_is_exit_code_1(place, tmp_path, capsys):
     with sqlite3.connect(copy) as connection:
         connection.execute("DELETE FROM log_segments WHERE first_index = 2")
     connection.close()
-    code, out, err = run("--archive", copy, "-o", "json", capsys=capsys)
+    code, out, err = run(copy, "-o", "json", capsys=capsys)
     assert code == 1
     assert len(out.splitlines()) == 2
     assert json.loads(err)["error"]["reason"] == "EVIDENCE_DAMAGED"
@@ -213,6 +213,6 @@ def test_damage_is_found_and_is_exit_code_1(place, tmp_path, capsys):
 
 def test_without_psycopg_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    code, _, err = run("--archive", "postgresql://127.0.0.1/none", capsys=capsys)
+    code, _, err = run("postgresql://127.0.0.1/none", capsys=capsys)
     assert code == 2
     assert "pip install 'capsign-cli[postgres]'" in err

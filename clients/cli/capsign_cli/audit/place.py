@@ -21,19 +21,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def options(command: Command) -> Command:
-    """`--archive` and `--password-file`, which arrive as `place` and `password_file`."""
-    where = click.option(
-        "--archive",
-        "place",
-        required=True,
-        metavar="PLACE",
-        envvar="CAPSIGN_ARCHIVE",
-        help="A copy of the store's file, or a postgresql:// URL. Also CAPSIGN_ARCHIVE.",
-    )
+    """The argument ARCHIVE and `--password-file`, which arrive as `place` and `password_file`."""
+    where = click.argument("place", metavar="ARCHIVE", envvar="CAPSIGN_ARCHIVE")
     password = click.option(
         "--password-file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="File with the password of the postgresql:// URL.",
+        help="File with the password of a postgresql:// URL.",
     )
     return where(password(command))
 

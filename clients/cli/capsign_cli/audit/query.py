@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--message",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A message that may have been signed: needs an adapter, see the error.",
+    help="Not here: `capsign audit prove` asks an adapter for a message's commitments.",
 )
 @click.option("--limit", type=click.IntRange(1), help="End after so many events.")
 @click.option(
@@ -43,6 +43,8 @@ def query(
     """Who signed what, when; what was refused, by adapters and in pods; what was changed, and by
     whom. In the order of the log.
 
+    ARCHIVE is a copy of the store's file, or the postgresql:// URL of a store.
+
     Give an option several times for any of several values; different options must all hold. Agents'
     records have workload, grant, caller, intent, algorithm, outcome, reason and boot: by these,
     what a pod itself refused is found too. With -o json each line is one event.
@@ -51,7 +53,7 @@ def query(
 
     if message is not None:
         text = "Only who holds the tenant's pepper can tell which commitment a message has."
-        advice = "Ask a running adapter for it (docs/operations/audit.md), then give --commitment."
+        advice = f"Run: capsign audit prove {place} --message {message} --tenant TENANT"
         raise CliError(USAGE, "PEPPER_NEEDED", text, advice)
     selection = conditions.selection(given)
     looked = Looked(0, 0, 0)
