@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from capsign_wire.intents import new_intent_id
 
     from capsign.async_signer import AsyncSigner
+    from capsign.async_verifier import AsyncVerifier
     from capsign.inputs import Buffer, IntentId
     from capsign.signer import Signer
     from capsign.verifier import Verifier
 
 __all__ = [
     "AsyncSigner",
+    "AsyncVerifier",
     "Buffer",
     "CapsignError",
     "Done",
@@ -73,6 +75,7 @@ __all__ = [
 if not TYPE_CHECKING:
     _LAZY = {
         "AsyncSigner": "capsign.async_signer",
+        "AsyncVerifier": "capsign.async_verifier",
         "Buffer": "capsign.inputs",
         "IntentId": "capsign.inputs",
         "Signer": "capsign.signer",

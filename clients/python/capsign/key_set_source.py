@@ -15,6 +15,7 @@ from capsign_wire import tls_trust
 
 from capsign.errors import CapsignError, Unavailable
 from capsign.key_set_cache import Fetched
+from capsign.results import KeySet
 from capsign.signer import Signer
 
 MAX_BYTES = 2 * 1024 * 1024
@@ -29,16 +30,28 @@ class KeySetSource(Protocol):
 
 
 class HttpsSource:
-    """A URL. Redirections are not followed, and nothing but HTTPS is spoken."""
+    """A URL. Redirections are not followed, and nothing but HTTPS is spoken. What the environment
+    says of proxies (HTTPS_PROXY) counts only if the caller wants it: a variable that is meant for
+    others must not decide whom a verifier asks, and the adapter is rarely beyond a proxy.
+    """
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None, timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        tls: ssl.SSLContext | None,
+        timeout: float,
+        *,
+        environment_proxies: bool = False,
+    ) -> None:
         """`tls`: whom to trust; None: the system's authorities. Raises ValueError."""
         if not url.startswith("https://"):
             raise ValueError("the URL of a key set begins with https://")
         self._url, self._timeout = url, timeout
         context = tls if tls is not None else tls_trust.of_the_system()
         self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=context), _NoRedirect()
+            urllib.request.ProxyHandler(None if environment_proxies else {}),
+            urllib.request.HTTPSHandler(context=context),
+            _NoRedirect(),
         )
 
     def fetch(self, etag: str) -> Fetched:
@@ -75,8 +88,18 @@ class AgentSource:
         except Unavailable:
             raise
         except CapsignError as error:
-            raise Unavailable(error.reason, error.message, advice=error.advice) from None
-        return Fetched(found.body, found.etag, float(found.max_age))
+            raise not_given(error) from None
+        return of_agent(found)
+
+
+def of_agent(found: KeySet) -> Fetched:
+    """The agent's answer as a cache takes it."""
+    return Fetched(found.body, found.etag, float(found.max_age))
+
+
+def not_given(error: CapsignError) -> Unavailable:
+    """The error of an agent that gives no set, whatever its reason."""
+    return Unavailable(error.reason, error.message, advice=error.advice)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

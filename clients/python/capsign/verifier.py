@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
 import time
@@ -11,12 +10,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from capsign_wire.algorithms import ALGORITHMS
-
+from capsign import jws as compact
+from capsign.accepted_keys import NAMES, AcceptedKeys, demand_same
 from capsign.errors import CapsignError, InvalidSignature, Refused, Unavailable
 from capsign.inputs import Buffer
-from capsign.jose import octets
-from capsign.key_set_cache import KeySetCache
 from capsign.key_set_source import AgentSource, HttpsSource, KeySetSource
 from capsign.results import Signature
 from capsign.signer import Signer
@@ -24,17 +21,11 @@ from capsign.signer import Signer
 if TYPE_CHECKING:
     from capsign.jwk import VerificationKey
 
-MAX_TOKEN = 256 * 1024
-"""Longest JWS that is read, characters."""
-
 REPORT_EVERY_S = 10.0
 """Seconds between reports of how signatures verified."""
 
 REPORT_TIMEOUT_S = 1.0
 """Longest that a report keeps a verification waiting, seconds."""
-
-NAMES = {row.jose: row.name for row in ALGORITHMS.values()}
-"""Names of algorithms as a Signer takes them, by those of JOSE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,8 @@ class Verifier:
     arguments of `Signer.jwks` (grant, role and so on), for a Signer only. A set is kept for as long
     as it may be, and fetched once more for a key that is not in it, at most every ten seconds.
     `stale`: seconds beyond that for which a set is used while it cannot be fetched; 0: not at all.
-    `tls`: whom to trust, for a URL. `timeout` is of one fetch, seconds.
+    `tls`: whom to trust, for a URL. `timeout` is of one fetch, seconds. Proxies that the
+    environment names are used only with `environment_proxies`.
     """
 
     def __init__(
@@ -68,30 +60,23 @@ class Verifier:
         stale: float = 0.0,
         tls: ssl.SSLContext | None = None,
         timeout: float = 10.0,
+        environment_proxies: bool = False,
         clock: Callable[[], float] = time.monotonic,
         **place: str,
     ) -> None:
         """Raises ValueError for a name that is no algorithm with public keys, and for a URL that is
         not HTTPS.
         """
-        try:
-            from capsign.jwk import KINDS, keys_of
-        except ImportError as error:
-            raise ImportError("a Verifier needs `pip install 'capsign[verify]'`") from error
-        unknown = set(algorithms) - KINDS.keys()
-        if unknown or not algorithms or isinstance(algorithms, str):
-            raise ValueError(f"algorithms are some of {', '.join(KINDS)}")
+        self._keys = AcceptedKeys(algorithms, stale)
         if isinstance(source, str) and place:
             raise ValueError("a URL names the whole place of a key set")
-        self._algorithms = frozenset(algorithms)
         self._signer = source if isinstance(source, Signer) else None
         self._source: KeySetSource = (
-            HttpsSource(source, tls, timeout)
+            HttpsSource(source, tls, timeout, environment_proxies=environment_proxies)
             if isinstance(source, str)
             else AgentSource(source, place, timeout)
         )
         self._place, self._clock = place, clock
-        self._cache = KeySetCache(keys_of, stale)
         self._lock = threading.Lock()
         self._counted: Counter[tuple[str, str, bool]] = Counter()
         self._reported = clock()
@@ -100,22 +85,11 @@ class Verifier:
         """Verify a JWS in its compact form (RFC 7515 section 7.1). Raises InvalidSignature, Refused
         for what is no JWS or has another algorithm, Unavailable if its key cannot be learnt now.
         """
-        text = token.decode("ascii", "replace") if isinstance(token, bytes) else token
-        parts = text.split(".") if len(text) <= MAX_TOKEN else []
-        try:
-            head, payload, signature = parts
-            header = json.loads(octets(head))
-            kid, algorithm = header["kid"], header["alg"]
-            value, content = octets(signature), octets(payload)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise _refused("This is no JWS in the compact form with a kid.") from None
-        if "crit" in header or not isinstance(kid, str):
-            raise _refused("This JWS demands what is not understood here.")
-        key = self._key(kid)
-        if key.algorithm != algorithm:
-            raise _refused("The algorithm of this JWS is not that of its key.")
-        self._check(key, value, f"{head}.{payload}".encode())
-        return VerifiedJws(content, header, key)
+        jws = compact.read(token)
+        key = self._key(jws.kid)
+        demand_same(key, jws)
+        self._check(key, jws.signature, jws.signed)
+        return VerifiedJws(jws.payload, jws.header, key)
 
     def verify(
         self, message: Buffer, signature: Signature | Buffer, *, kid: str = ""
@@ -164,25 +138,22 @@ class Verifier:
         """The key of this name. Raises InvalidSignature if there is none, Refused if its algorithm
         is not accepted, Unavailable.
         """
+        cache = self._keys.cache
         with self._lock:
-            if self._cache.wants_fetch(self._clock()):
+            if cache.wants_fetch(self._clock()):
                 self._fetch()
-            key = self._cache.key(kid, self._clock())
-            if key is None and self._cache.wants_unknown(kid, self._clock()):
+            key = cache.key(kid, self._clock())
+            if key is None and cache.wants_unknown(kid, self._clock()):
                 self._fetch()
-                key = self._cache.key(kid, self._clock())
-        if key is None:
-            raise _invalid("No key of the set has this kid.")
-        if key.algorithm not in self._algorithms:
-            raise _refused(f"{key.algorithm} is not accepted here.")
-        return key
+                key = cache.key(kid, self._clock())
+        return self._keys.taken(key)
 
     def _fetch(self) -> None:
-        asked = self._clock()
+        cache, asked = self._keys.cache, self._clock()
         try:
-            self._cache.fetched(self._source.fetch(self._cache.etag), asked, self._clock())
+            cache.fetched(self._source.fetch(cache.etag), asked, self._clock())
         except Unavailable as error:
-            self._cache.failed(error, self._clock())
+            cache.failed(error, self._clock())
 
     def _check(self, key: VerificationKey, signature: bytes, message: bytes) -> None:
         try:
@@ -203,11 +174,3 @@ class Verifier:
                 self.report()
             except CapsignError:
                 return  # counted still, and told with the next one
-
-
-def _refused(detail: str) -> Refused:
-    return Refused("INPUT_MALFORMED", detail, field="signature")
-
-
-def _invalid(detail: str) -> InvalidSignature:
-    return InvalidSignature("SIGNATURE_INVALID", detail, field="signature")
