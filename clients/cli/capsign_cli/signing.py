@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import click
 from capsign_cli import endpoints, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 from capsign_cli.receipts import Trust, receipt_options, verify_bundle_file
+from capsign_cli.verify_rule import rule, rule_options, signatures
 
 if TYPE_CHECKING:
     from capsign import PublicKey, Signature, Signer
@@ -160,17 +160,14 @@ def _by(made: Signature) -> dict[str, Any]:
         help="One that the handle allows; `capsign handles` lists them.",
     )
 )
-@click.option(
-    "-s",
-    "--signature",
-    metavar="BASE64|@FILE",
-    help="The signature, or @ and the file with its bytes.",
-)
+@rule_options
 @receipt_options
 @endpoints.socket_options
 @output.option
-def verify(file: BinaryIO, signature: str | None, receipt: Path | None, **options: Any) -> None:
+def verify(file: BinaryIO, receipt: Path | None, **options: Any) -> None:
     """Verify the signature of FILE (default: standard input). Exit code 1 if it does not verify.
+
+    Where a call was answered by two keys, --rule says whether one good signature is enough.
 
     With --receipt it is verified offline, from a bundle that `capsign sign --bundle` wrote: that
     the log has it, and that it is of FILE. No agent is asked.
@@ -185,13 +182,16 @@ def verify(file: BinaryIO, signature: str | None, receipt: Path | None, **option
     if receipt is not None:
         verify_bundle_file(file, receipt, trust)
         return
-    if signature is None or options["algorithm"] is None:
-        raise click.UsageError("Give --signature and --algorithm, or --receipt.")
-    value = Path(signature[1:]).read_bytes() if signature.startswith("@") else _base64(signature)
-    content = _content(file, options["algorithm"])
+    given = signatures(options.pop("signature"), options.pop("signed"), options.pop("algorithm"))
+    rules = rule(options.pop("rule"), options.pop("require"))
+    content = _content(file, _one_hash([algorithm for algorithm, _ in given]))
     with _signer(options, options.pop("timeout")) as signer:
         key = signer.verify(
-            content.get("message"), value, digest=content.get("digest"), **_context(options)
+            content.get("message"),
+            given,
+            digest=content.get("digest"),
+            **rules,
+            **_context(options),
         )
     output.record(
         {
@@ -310,6 +310,11 @@ def _content(file: BinaryIO, algorithm: str | None) -> dict[str, Any]:
     return {"digest": digest.digest()}
 
 
+def _one_hash(algorithms: list[str]) -> str | None:
+    """One of the algorithms, if all of them sign the same digest; None if they do not."""
+    return algorithms[0] if len({_hash_of(name) for name in algorithms}) == 1 else None
+
+
 def _hash_of(algorithm: str) -> str:
     """The hash function whose digest the algorithm signs; empty if it signs no plain digest."""
     from capsign_wire.algorithms import BY_NAME
@@ -328,12 +333,3 @@ def _hex(name: str, text: str, length: int) -> bytes:
     if len(value) != length:
         raise click.BadParameter(f"{name} is {length} bytes in hexadecimal.")
     return value
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(
-            text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True
-        )
-    except (binascii.Error, ValueError):
-        raise click.BadParameter("--signature is base64, or @ and the name of a file.") from None
