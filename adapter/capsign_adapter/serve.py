@@ -28,6 +28,7 @@ from capsign_adapter.sign import health_checks, policy_in_force
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.sign.replica_health import ReplicaHealth
+from capsign_adapter.sign.tile_summaries import TileSummaries
 from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.token.interface import Token
 
@@ -104,6 +105,7 @@ class Replica:
             *periodic.health_check_tickers(config, self.state, replica_health, self._health),
             periodic.store_growth(config, self.state, metrics),
             periodic.due_proposals(self.listeners, metrics),
+            TileSummaries(self.state.store).ticker(),
             self.listeners.custody.ticker(),
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),

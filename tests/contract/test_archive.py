@@ -78,6 +78,17 @@ def test_many_segments_are_read_in_pieces(store, opened):
         assert list(islice(archive.entries(33, ALL), 2)) == [b"33", b"34"]
 
 
+def test_summaries_are_kept_by_tile_and_what_is_there_stays(store, opened):
+    with opened as archive:
+        assert (store.summarised_tiles(), list(archive.summaries(0))) == (0, [])
+        store.save_summaries(0, [b"0", b"1"])
+        store.save_summaries(1, [b"other", b"2"])
+        assert store.summarised_tiles() == 3
+        assert list(archive.summaries(1)) == [(1, b"1"), (2, b"2")]
+        store.save_summaries(3, [b"%d" % tile for tile in range(3, 1100)])
+        assert [tile for tile, _ in archive.summaries(1)] == list(range(1, 1100))
+
+
 def copied(store, tmp_path):
     """The file of a store that nobody has open, in a directory of its own."""
     fill(store)

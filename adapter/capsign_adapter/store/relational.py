@@ -21,6 +21,7 @@ from capsign_adapter.store import (
     ledger,
     log,
     policies,
+    summaries,
 )
 from capsign_adapter.store.engine import Connection
 from capsign_adapter.store.errors import (
@@ -230,6 +231,12 @@ class RelationalStore(
 
     def entries(self, first: int, count: int) -> list[bytes]:
         return self.read(lambda tx: log.read_entries(tx, first, count))
+
+    def summarised_tiles(self) -> int:
+        return self.read(summaries.tiles)
+
+    def save_summaries(self, first_tile: int, made: Sequence[bytes]) -> None:
+        self._together(lambda tx, _: summaries.save(tx, first_tile, made))
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         def save(tx: Transaction, head: Head) -> None:

@@ -309,6 +309,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             ){clustered}""",
         ),
     ),
+    Migration(
+        12,
+        "summaries of the log's tiles",
+        ("CREATE TABLE log_summaries (tile_index {int} PRIMARY KEY, summary {blob} NOT NULL)",),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -16,6 +16,7 @@ from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.store.interfaces.replicas import Replicas
 from capsign_adapter.store.interfaces.rollouts import Rollouts
+from capsign_adapter.store.interfaces.summaries import Summaries
 
 
 class Store(
@@ -33,6 +34,7 @@ class Store(
     KeyUses,
     EvidenceLog,
     AuditBatches,
+    Summaries,
     Database,
     Protocol,
 ):
