@@ -135,7 +135,7 @@ lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
 	$(COMPILE) --universal --group dev $(PROJECTS) -o requirements/dev.lock
 	$(COMPILE) --universal requirements/proto.in -o requirements/proto.lock
 	$(COMPILE) --universal requirements/images.in -o requirements/images.lock
-	@$(call lock-image,agent,./proto/python ./agent)
+	@$(call lock-image,agent,./proto/python ./evidence ./agent)
 	@$(call lock-image,adapter,./proto/python ./evidence ./adapter ./clients/python ./clients/cli)
 	@$(call lock-image,injector,./k8s/injector)
 

@@ -53,6 +53,8 @@ from capsign_agent.upstream.certificate_changeover import CertificateChangeover
 from capsign_agent.upstream.coalesce import Coalescer, on_the_loop
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.streams import Reachability, StreamSetup
+from capsign_agent.witness.memory import WitnessMemory
+from capsign_agent.witness.witness import Witness
 
 
 class Agent:
@@ -124,6 +126,14 @@ class Agent:
             self._part_failed,
             timing,
         )
+        self.witness = Witness(
+            WitnessMemory(config.journal.dir, config.log.key),
+            lambda: list(self.connections.current.targets),
+            self._changeover.leave,
+            self.journal,
+            config.log.look_every_s,
+        )
+        self._changeover.leave(*self.witness.left)
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
         self.health = Health(
             config.health.path, config.probe_path, self.faults, lambda: self.identity_events.advice
@@ -148,6 +158,7 @@ class Agent:
             self.watch.listen(),
             self._reporter.run(),
             self.servers.keep_read_slots(),
+            self.witness.watch(self.reach.returned),
         ):
             self._tasks.spawn(work)
         await self.servers.start(self.handles.sockets)
@@ -178,6 +189,7 @@ class Agent:
             self.identity_events.last_error: nobody and bool(self.identity_events.last_error),
             upstream.fault(by_certificate): bool(upstream.fault(by_certificate)),
             "no_handles": not self.handles.usable(now),
+            "split_view": bool(upstream.left) and not upstream.targets,
             "no_upstream": self.reach.connected == 0,
             "upstream_silent": upstream.silent,
             "journal_full": self.journal.full,
@@ -247,6 +259,8 @@ class Agent:
         gauge("capsign.upstream.streams", lambda: self.reach.connected)
         gauge("capsign.handle.age", lambda: self.handles.age(clock()))
         gauge("capsign.certificate.remaining", self._remaining_s)
+        gauge("capsign.agent.split_view", lambda: len(self.witness.left))
+        gauge("capsign.agent.checkpoint.age", lambda: self.witness.age_s)
         self._telemetry = otel.start("capsign-agent", __version__, self.metrics, os.environ)
         self.servers.trace_with(self._telemetry.tracer)
 

@@ -20,6 +20,8 @@ from capsign_wire import addresses, settings, svid, unix_socket
 from capsign_wire.algorithms import BY_NAME
 from msgspec import Meta
 
+from capsign_agent import evidence_settings
+
 ENV_PREFIX = "CAPSIGN_AGENT"
 
 MAX_BUNDLE_CHARS = 64 * 1024
@@ -142,18 +144,6 @@ class Socket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     narrow: Narrow = Narrow()
 
 
-class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The bounded local record of what was signed."""
-
-    dir: Path
-    max_bytes: Annotated[int, Meta(ge=1_048_576, le=17_179_869_184)] = 67_108_864
-    """At this size the agent stops signing until records have gone upstream."""
-    flush_ms: Millis = 500
-    """How long records gather before they go upstream. Those of a renewal that changed nothing wait
-    for others, or 15 minutes.
-    """
-
-
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sockets on which the agent says how it is."""
 
@@ -209,8 +199,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     upstream: Upstream
     identity: Identity
     sockets: Annotated[tuple[Socket, ...], Meta(min_length=1, max_length=16)]
-    journal: Journal
+    journal: evidence_settings.Journal
     health: Health
+    log: evidence_settings.Log = evidence_settings.Log()
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
 
@@ -276,6 +267,7 @@ def _faults(config: Config) -> list[tuple[str, str]]:
             faults.append((unix_socket.shown(path), f"{why}."))
         if [unix_socket.absolute(each) for each in paths].count(unix_socket.absolute(path)) > 1:
             faults.append((unix_socket.shown(path), "is used for two sockets; give each its own."))
+    faults += evidence_settings.faults(config.log)
     if config.telemetry.log_level not in {"debug", "info", "warning", "error"}:
         faults.append(("telemetry.log_level", "must be debug, info, warning or error."))
     return faults

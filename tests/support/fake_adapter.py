@@ -39,6 +39,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, utils
 from support import fake_identity
 from support.agent_pki import ADAPTER_ID, TestCa
+from support.fake_log import FakeLog
 
 ALL = (alg.ALGORITHM_ED25519, alg.ALGORITHM_ES256, alg.ALGORITHM_HS256, alg.ALGORITHM_ML_DSA_65)
 
@@ -136,6 +137,8 @@ class FakeAdapter:
         self.serials: dict[str, list[bytes]] = {}
         self.cut = threading.Event()
         """Set when a stop has ended all calls."""
+        self.log: FakeLog | None = None
+        """What it shows to witnesses; None: it answers as one that knows no such call."""
         self._server: grpc.Server | None = None
         self._enrolment: grpc.Server | None = None
 
@@ -482,6 +485,29 @@ class _Evidence(evidence_pb2_grpc.EvidenceServiceServicer):
                 boot.batches.append(request.batch)
                 boot.records.extend(batch.records)
             return evidence_pb2.SubmitAuditResponse(accepted_through=boot.records[-1].sequence)
+
+    def GetCheckpoint(
+        self, request: evidence_pb2.GetCheckpointRequest, context: Any
+    ) -> evidence_pb2.GetCheckpointResponse:
+        log = self.fake.log
+        if log is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "this one has no log")
+        size, seen = log.shows or len(log.leaves), request.consistent_with
+        log.asked.append((seen, request.max_age_ms))
+        proof = log.consistency(seen, size) if log.proves and 0 < seen < size else []
+        return evidence_pb2.GetCheckpointResponse(
+            checkpoint=log.checkpoint(size), verifier_key=log.key.text(), consistency=proof
+        )
+
+    def GetConsistencyProof(
+        self, request: evidence_pb2.GetConsistencyProofRequest, context: Any
+    ) -> evidence_pb2.GetConsistencyProofResponse:
+        log = self.fake.log
+        assert log is not None
+        if request.new_size > len(log.leaves):
+            abort(context, FailureError(fail.REASON_NOT_IN_LOG))
+        hashes = log.consistency(request.old_size, request.new_size)
+        return evidence_pb2.GetConsistencyProofResponse(hashes=hashes)
 
 
 def _peer_key(context: Any) -> bytes:

@@ -138,7 +138,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "RenewHandles": lambda request: len(request.tokens) * GROUP,
     "Watch": lambda _: 0,
     "SubmitAudit": lambda request: RECORD + int(len(request.batch) * AUDIT_BYTE),
-    "GetCheckpoint": lambda _: CHECKPOINT,
+    "GetCheckpoint": lambda request: CHECKPOINT + bool(request.consistent_with) * 4 * READ,
     "GetTile": lambda _: 2 * READ,
     "GetEntries": lambda _: 4 * READ,
     "GetInclusionProof": lambda _: 4 * READ,

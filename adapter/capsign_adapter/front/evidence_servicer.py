@@ -35,7 +35,7 @@ from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import PolicyNow, Role
 from capsign_adapter.front.guard import guarded
-from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.log_files import batch_page
@@ -147,12 +147,30 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def GetCheckpoint(
         self, peer: Peer, request: pb.GetCheckpointRequest
     ) -> pb.GetCheckpointResponse:
-        """Returns a checkpoint of the tree as it is now."""
+        """Returns a checkpoint of the tree as it is now, or one that is recent enough, and the
+        proof that it extends the tree that the caller has seen. A tree smaller than that one is
+        shown without a proof: the caller holds it against us.
+        """
         self._known(peer)
-        latest = self._checkpoints.current(now_ms())
+        seen = request.consistent_with
+        latest = self._recent(seen, request.max_age_ms)
+        proof: list[bytes] = []
+        if 0 < seen < latest.tree_size:
+            proof = TreeReader(self._store.hashes, latest.tree_size).consistency(seen)
         return pb.GetCheckpointResponse(
-            checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key
+            checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key, consistency=proof
         )
+
+    def _recent(self, size: int, max_age_ms: int) -> Checkpoint:
+        """Returns the last checkpoint if it is not older than that and has so many leaves, else one
+        of the tree as it is now: agents ask by the hundred, and each new one is a signature in the
+        token.
+        """
+        now = now_ms()
+        latest = self._checkpoints.covering(size - 1, now) if max_age_ms else None
+        if latest is not None and now - latest.at_ms <= max_age_ms:
+            return latest
+        return self._checkpoints.current(now)
 
     @guarded
     def GetTile(self, peer: Peer, request: pb.GetTileRequest) -> pb.GetTileResponse:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from capsign_evidence.checkpoint import TreeHead
+from capsign_evidence.split_view import Fault
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
@@ -125,6 +127,20 @@ def verifications(
             failed=failed,
         )
     )
+
+
+def split_view(fault: Fault, seen: TreeHead | None, shown: TreeHead | None) -> Piece:
+    """An adapter showed a log that contradicts what was seen of it; None for what was not there or
+    is not signed by the log's key.
+    """
+    record = evidence_pb2.AuditRecord(
+        kind=evidence_pb2.AUDIT_KIND_SPLIT_VIEW, log_fault=evidence_pb2.LogFault.ValueType(fault)
+    )
+    if seen is not None:
+        record.seen_size, record.seen_root = seen.size, seen.root
+    if shown is not None:
+        record.shown_size, record.shown_root = shown.size, shown.root
+    return _single(record)
 
 
 def _about(

@@ -17,7 +17,7 @@ from capsign_agent.identity.source import IdentitySource
 from capsign_agent.tasks import Tasks, cancel
 from capsign_agent.timing import Timing
 from capsign_agent.upstream.adapter_calls import AdapterCalls
-from capsign_agent.upstream.connection_generation import ConnectionGeneration
+from capsign_agent.upstream.connection_generation import ConnectionGeneration, Replica
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.streams import SignStream, StreamSetup, streams_of
 
@@ -41,9 +41,10 @@ class CertificateChangeover:
         self._renewal = renewal
         self._setup = setup
         self._timing = timing
-        self._streams: list[SignStream] = []
+        self._running: dict[SignStream, asyncio.Task[None]] = {}
         self._stream_tasks = Tasks(failed)
         self._changes = Tasks(failed)
+        self._left: set[str] = set()
 
     async def follow(self, source: IdentitySource) -> None:
         """Change over to each certificate that the source yields, until cancelled. The source
@@ -61,6 +62,7 @@ class CertificateChangeover:
                     self._connections.metrics,
                     clock=self._timing.certificate_clock,
                 )
+                fresh.leave(self._left)
                 if self._connections.current.targets:
                     change = self._changes.spawn(self._change(fresh))
                 # the first: at once, before anything asks over connections that are not there and
@@ -78,6 +80,30 @@ class CertificateChangeover:
         self._retire_streams()
         if self._stream_tasks.running:
             await asyncio.wait(self._stream_tasks.running, timeout=0.5)
+
+    def leave(self, *addresses: str) -> None:
+        """Use the replicas with these addresses no more, under this certificate and those that
+        follow. Batches in flight over them are finished.
+        """
+        self._left.update(addresses)
+        leaving = self._connections.current.leave(addresses)
+        ending = [stream for stream in self._running if stream.target in leaving]
+        for stream in ending:
+            stream.retire()
+        if leaving:
+            tasks = frozenset(self._running[stream] for stream in ending)
+            self._changes.spawn(self._close_left(leaving, tasks))
+
+    async def _close_left(
+        self, leaving: list[Replica], streams: frozenset[asyncio.Task[None]]
+    ) -> None:
+        """Close the connections to replicas that are not used any more, once what is in flight over
+        them is answered. A Watch stream over them ends by that.
+        """
+        if streams:
+            await asyncio.wait(streams, timeout=self._timeout_s)
+        for replica in leaving:
+            await replica.close()
 
     async def _change(self, fresh: ConnectionGeneration) -> None:
         """Open new connections, fetch handles bound to the new key, then end the old streams. No
@@ -126,9 +152,10 @@ class CertificateChangeover:
         old = self._connections.current
         if old is fresh:
             return
+        fresh.leave(self._left)  # one may have been left since it was made
         self._connections.current = fresh
         self._retire_streams()
-        if old.targets:
+        if old.targets or old.left:
             self._changes.spawn(self._close(old, self._stream_tasks.running))
 
     async def _close(
@@ -141,10 +168,11 @@ class CertificateChangeover:
         logs.event("credentials.changed")
 
     def _start_streams(self) -> None:
-        self._streams = streams_of(self._connections.current.targets, self._setup)
-        for stream in self._streams:
-            self._stream_tasks.spawn(stream.run())
+        self._running = {
+            stream: self._stream_tasks.spawn(stream.run())
+            for stream in streams_of(self._connections.current.targets, self._setup)
+        }
 
     def _retire_streams(self) -> None:
-        for stream in self._streams:
+        for stream in self._running:
             stream.retire()

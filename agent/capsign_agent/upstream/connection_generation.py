@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeVar
 
 import grpc
@@ -118,6 +118,8 @@ class ConnectionGeneration:
             if held is not None
             else []
         )
+        self.left: list[Replica] = []
+        """Replicas that are not used any more."""
 
     @property
     def silent(self) -> bool:
@@ -199,8 +201,10 @@ class ConnectionGeneration:
 
     def unreachable(self) -> FailureError:
         """The failure UPSTREAM_UNREACHABLE, with the cause if it is a certificate, a clock or a
-        name.
+        name; LOG_SPLIT_VIEW if no replica is left that may be used.
         """
+        if self.left and not self.targets:
+            return FailureError(failures_pb2.REASON_LOG_SPLIT_VIEW, retry_after_ms=5000)
         if not self._ends:
             why = self._why_no_identity()
             detail = f"The agent has no identity yet: {why}" if why else _NO_IDENTITY
@@ -247,7 +251,7 @@ class ConnectionGeneration:
         return connections
 
     async def close(self) -> None:
-        await asyncio.gather(*(target.close() for target in self.targets))
+        await asyncio.gather(*(target.close() for target in (*self.targets, *self.left)))
 
     def first(self) -> Replica:
         """The replica to ask first. Raises FailureError if there is none."""
@@ -262,8 +266,18 @@ class ConnectionGeneration:
 
     def last_to_ask(self, target: Replica) -> None:
         """Move this replica to the end: a call to it failed."""
-        self.targets.remove(target)
-        self.targets.append(target)
+        if target in self.targets:
+            self.targets.remove(target)
+            self.targets.append(target)
+
+    def leave(self, addresses: Container[str]) -> list[Replica]:
+        """Use the replicas with these addresses no more; returns them. Their connections stay open
+        for what is in flight.
+        """
+        leaving = [target for target in self.targets if target.address in addresses]
+        self.targets = [target for target in self.targets if target not in leaving]
+        self.left += leaving
+        return leaving
 
 
 def _moment(at: float) -> str:

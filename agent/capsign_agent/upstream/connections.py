@@ -49,9 +49,11 @@ class Connections:
             await self._redial.attempt(timeout_s / 2)
 
     def refusing(self) -> FailureError | None:
-        """The failure with which new calls are refused, once no adapter has been connected for
-        `upstream.unreachable_after_ms`; else None.
+        """The failure with which new calls are refused: at once if no adapter is left that may be
+        used, and once none has been connected for `upstream.unreachable_after_ms`; else None.
         """
+        if self.current.left and not self.current.targets:
+            return self.current.unreachable()
         since = self.reach.down_since
         if since is None:
             return None

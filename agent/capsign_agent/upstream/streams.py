@@ -103,7 +103,7 @@ class SignStream:
     """Runs until `retire` is called. For one event loop."""
 
     def __init__(self, target: Replica, connection: ReplicaConnection, setup: StreamSetup) -> None:
-        self._target = target
+        self.target = target
         self._connection = connection
         self._coalescer = setup.coalescer
         self._outcomes = setup.outcomes
@@ -123,13 +123,13 @@ class SignStream:
 
     @property
     def load(self) -> int:
-        return self._target.busy
+        return self.target.busy
 
     def _rest(self, idle: bool) -> None:
         """Count this stream among the busy ones of its replica (False) or not (True)."""
         if idle != self._idle:
             self._idle = idle
-            self._target.busy += -1 if idle else 1
+            self.target.busy += -1 if idle else 1
 
     def wake(self) -> None:
         self._rest(False)  # at once, so that two calls in one turn of the loop go to two replicas
@@ -242,7 +242,7 @@ class SignStream:
         if response is None or response is grpc.aio.EOF or response.batch_id != self._batches:
             self._lose(batch)
             return False
-        self._target.liveness.heard()
+        self.target.liveness.heard()
         self._outcomes.answered(batch, response)
         return True
 
@@ -260,7 +260,7 @@ class SignStream:
         that broke.
         """
         self._metrics.counter("capsign.timeouts").add("upstream")
-        self._target.liveness.fell_silent()
+        self.target.liveness.fell_silent()
         call.cancel()
 
     def _refuse(self, call: Call, error: FailureError) -> None:

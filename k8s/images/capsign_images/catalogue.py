@@ -45,7 +45,11 @@ AGENT = Image(
     name="agent",
     title="capsign-agent",
     description="capsign's sidecar: signs for the containers of a pod; holds no key",
-    packages=("proto/python/capsign_wire", "agent/capsign_agent"),
+    packages=(
+        "proto/python/capsign_wire",
+        "evidence/capsign_evidence",
+        "agent/capsign_agent",
+    ),
     commands=(("capsign-agent", "capsign_agent.__main__"),),
     files=(("agent/capsign_agent/probe.py", "opt/capsign/probe.py"),),
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from capsign_wire import evidence_metrics
 from capsign_wire.adapter.v1 import (
     admin_pb2,
     approvals_pb2,
@@ -345,6 +346,7 @@ _ROWS = (
         "Promises broken. Anything above 0 is an incident.",
         {"invariant": frozenset(INVARIANTS)},
     ),
+    *evidence_metrics.ROWS,
 )
 
 CATALOGUE: Mapping[str, Instrument] = {row.name: row for row in _ROWS}

@@ -49,6 +49,8 @@ class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.V
     """How signatures verified at this agent, or at an application that told it, since the last such
     record.
     """
+    AUDIT_KIND_SPLIT_VIEW: _AuditKind.ValueType  # 10
+    """An adapter showed a log that contradicts what the agent has seen of it; it is not used any more."""
 
 class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
     """What an agent's record tells."""
@@ -75,7 +77,45 @@ AUDIT_KIND_VERIFICATIONS: AuditKind.ValueType  # 9
 """How signatures verified at this agent, or at an application that told it, since the last such
 record.
 """
+AUDIT_KIND_SPLIT_VIEW: AuditKind.ValueType  # 10
+"""An adapter showed a log that contradicts what the agent has seen of it; it is not used any more."""
 Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
+
+class _LogFault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogFault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOG_FAULT_UNSPECIFIED: _LogFault.ValueType  # 0
+    """Not stated."""
+    LOG_FAULT_SIGNATURE: _LogFault.ValueType  # 1
+    """The log's key has not signed it, or it is no checkpoint."""
+    LOG_FAULT_OTHER_LOG: _LogFault.ValueType  # 2
+    """Another key or another log than the one that this agent knows."""
+    LOG_FAULT_FORKED: _LogFault.ValueType  # 3
+    """As many leaves and another root."""
+    LOG_FAULT_INCONSISTENT: _LogFault.ValueType  # 4
+    """The proof that one tree extends the other does not verify."""
+    LOG_FAULT_SHRUNK: _LogFault.ValueType  # 5
+    """The log has fewer leaves than were seen."""
+
+class LogFault(_LogFault, metaclass=_LogFaultEnumTypeWrapper):
+    """How what an adapter showed contradicts what an agent has seen of the log."""
+
+LOG_FAULT_UNSPECIFIED: LogFault.ValueType  # 0
+"""Not stated."""
+LOG_FAULT_SIGNATURE: LogFault.ValueType  # 1
+"""The log's key has not signed it, or it is no checkpoint."""
+LOG_FAULT_OTHER_LOG: LogFault.ValueType  # 2
+"""Another key or another log than the one that this agent knows."""
+LOG_FAULT_FORKED: LogFault.ValueType  # 3
+"""As many leaves and another root."""
+LOG_FAULT_INCONSISTENT: LogFault.ValueType  # 4
+"""The proof that one tree extends the other does not verify."""
+LOG_FAULT_SHRUNK: LogFault.ValueType  # 5
+"""The log has fewer leaves than were seen."""
+Global___LogFault: _TypeAlias = LogFault  # noqa: Y015
 
 @_typing.final
 class AuditRecord(_message.Message):
@@ -98,6 +138,11 @@ class AuditRecord(_message.Message):
     KEY_VERSION_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    LOG_FAULT_FIELD_NUMBER: _builtins.int
+    SEEN_SIZE_FIELD_NUMBER: _builtins.int
+    SEEN_ROOT_FIELD_NUMBER: _builtins.int
+    SHOWN_SIZE_FIELD_NUMBER: _builtins.int
+    SHOWN_ROOT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts up from 1 within a boot."""
     time_ms: _builtins.int
@@ -128,6 +173,20 @@ class AuditRecord(_message.Message):
     """For VERIFICATIONS: how many signatures verified."""
     failed: _builtins.int
     """For VERIFICATIONS: how many did not."""
+    log_fault: Global___LogFault.ValueType
+    """For SPLIT_VIEW: how it contradicts."""
+    seen_size: _builtins.int
+    """For SPLIT_VIEW: leaves and root of the last checkpoint that this agent took as good. Absent if
+    there was none.
+    """
+    seen_root: _builtins.bytes
+    """Its root."""
+    shown_size: _builtins.int
+    """For SPLIT_VIEW: leaves and root of the checkpoint that it was shown. Absent if it could not be
+    read.
+    """
+    shown_root: _builtins.bytes
+    """Its root."""
     def __init__(
         self,
         *,
@@ -146,10 +205,15 @@ class AuditRecord(_message.Message):
         key_version: _builtins.int = ...,
         verified: _builtins.int = ...,
         failed: _builtins.int = ...,
+        log_fault: Global___LogFault.ValueType = ...,
+        seen_size: _builtins.int = ...,
+        seen_root: _builtins.bytes = ...,
+        shown_size: _builtins.int = ...,
+        shown_root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "outcome", b"outcome", "reason", b"reason", "sequence", b"sequence", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "log_fault", b"log_fault", "outcome", b"outcome", "reason", b"reason", "seen_root", b"seen_root", "seen_size", b"seen_size", "sequence", b"sequence", "shown_root", b"shown_root", "shown_size", b"shown_size", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,12 +305,25 @@ class GetCheckpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CONSISTENT_WITH_FIELD_NUMBER: _builtins.int
+    MAX_AGE_MS_FIELD_NUMBER: _builtins.int
+    consistent_with: _builtins.int
+    """Leaves of a tree that the caller has seen: the answer proves that its own extends that one.
+    0: no proof is asked for.
+    """
+    max_age_ms: _builtins.int
+    """How old a checkpoint may be that is good enough, milliseconds, if it covers `consistent_with`;
+    0: it is of the tree as it is now.
+    """
     def __init__(
         self,
+        *,
+        consistent_with: _builtins.int = ...,
+        max_age_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistent_with", b"consistent_with", "max_age_ms", b"max_age_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,19 +337,27 @@ class GetCheckpointResponse(_message.Message):
 
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.bytes
     """C2SP tlog-checkpoint, a signed note."""
     verifier_key: _builtins.str
     """The log's verifier key in C2SP signed-note text form (name+hash+base64)."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962 section 2.1.2, from `consistent_with` to this checkpoint. Empty where both have the
+        same size, and where the log has fewer leaves than that.
+        """
+
     def __init__(
         self,
         *,
         checkpoint: _builtins.bytes = ...,
         verifier_key: _builtins.str = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "verifier_key", b"verifier_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "verifier_key", b"verifier_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -166,6 +166,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No adapter was heard for longer than the agent's bound: what it holds may be revoked by now."""
     REASON_POLICY_STALE: _Reason.ValueType  # 51
     """A version of the policy was made against one that is not in force any more."""
+    REASON_LOG_SPLIT_VIEW: _Reason.ValueType  # 55
+    """Every adapter showed this agent a log that contradicts what it has seen of it."""
+    REASON_JOURNAL_SHARE_FULL: _Reason.ValueType  # 56
+    """This socket's own records take its share of the agent's journal."""
     REASON_ROLLOUT_CONFLICT: _Reason.ValueType  # 49
     """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
     REASON_ROLLOUT_OVERTAKEN: _Reason.ValueType  # 50
@@ -282,6 +286,10 @@ REASON_REVOCATIONS_UNHEARD: Reason.ValueType  # 48
 """No adapter was heard for longer than the agent's bound: what it holds may be revoked by now."""
 REASON_POLICY_STALE: Reason.ValueType  # 51
 """A version of the policy was made against one that is not in force any more."""
+REASON_LOG_SPLIT_VIEW: Reason.ValueType  # 55
+"""Every adapter showed this agent a log that contradicts what it has seen of it."""
+REASON_JOURNAL_SHARE_FULL: Reason.ValueType  # 56
+"""This socket's own records take its share of the agent's journal."""
 REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
 """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
 REASON_ROLLOUT_OVERTAKEN: Reason.ValueType  # 50

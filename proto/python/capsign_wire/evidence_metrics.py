@@ -1,0 +1,23 @@
+"""Metrics about evidence, as rows of the catalogue."""
+
+from __future__ import annotations
+
+from capsign_wire.instruments import Instrument, Kind
+
+ROWS = (
+    Instrument(
+        "capsign.agent.split_view",
+        Kind.GAUGE,
+        "{adapter}",
+        "Adapters that this agent uses no more: they showed another log. Above 0 is an incident.",
+        {},
+    ),
+    Instrument(
+        "capsign.agent.checkpoint.age",
+        Kind.GAUGE,
+        "s",
+        "Time since an adapter last showed a checkpoint that extends what was seen.",
+        {},
+    ),
+)
+"""Part of `metric_catalogue`."""
