@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(str(error))
     if options.check_config:
         return _check(config)
+    if options.split_views:
+        return _tell_split_views(config)
     logs.configure("capsign-agent", level=config.telemetry.log_level)
     return _run(config)
 
@@ -42,6 +44,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="try what a start would, change nothing, then end",
     )
+    parser.add_argument(
+        "--split-views",
+        action="store_true",
+        help="print what adapters showed that contradicts the log as this agent knows it, then end",
+    )
     return parser.parse_args(arguments)
 
 
@@ -53,6 +60,18 @@ def _check(config: configuration.Config) -> int:
     except settings.SettingsError as error:
         return _say(str(error))
     sys.stdout.write("The configuration is good.\n")
+    return 0
+
+
+def _tell_split_views(config: configuration.Config) -> int:
+    from capsign_agent.journal.directory import JournalError
+    from capsign_agent.witness.memory import WitnessMemory
+
+    try:
+        for one in WitnessMemory(config.journal.dir).split_views():
+            sys.stdout.write(one.encode().decode())
+    except JournalError as error:
+        return _say(str(error))
     return 0
 
 

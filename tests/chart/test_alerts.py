@@ -121,6 +121,12 @@ SCENES = [
     *counted("CapsignUnknowns", 15, 'capsign_unknowns_total{reason="ANSWER_LOST"}'),
     *counted("CapsignTimeouts", 15, 'capsign_timeouts_total{hop="upstream"}'),
     *lasting(
+        "CapsignSplitView",
+        1,
+        "capsign_agent_split_view 1@",
+        "capsign_agent_split_view 0@",
+    ),
+    *lasting(
         "CapsignJournalFilling",
         5,
         f"capsign_journal_bytes {bound('CapsignJournalFilling') + 1:.0f}@",

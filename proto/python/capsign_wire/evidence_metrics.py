@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from capsign_wire.instruments import Instrument, Kind
 
+_KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
+
 ROWS = (
+    Instrument(
+        "capsign.evidence.bytes",
+        Kind.COUNTER,
+        "By",
+        "Evidence written, by what it is about.",
+        _KINDS,
+    ),
+    Instrument("capsign.store.bytes", Kind.GAUGE, "By", "What the store takes on its disk.", {}),
+    Instrument("capsign.store.free", Kind.GAUGE, "By", "What the store's disk has left.", {}),
     Instrument(
         "capsign.agent.split_view",
         Kind.GAUGE,

@@ -149,7 +149,6 @@ _RPCS = {
 }
 _PACES = {"pace": frozenset({"running", "held", "inconclusive"})}
 _ENDS = {"end": frozenset({"done", "aborted", "rolled_back", "overtaken"})}
-_KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
 
 _ROWS = (
     Instrument(
@@ -229,15 +228,6 @@ _ROWS = (
         "Time until the authority that signs ends; 0: none can.",
         {},
     ),
-    Instrument(
-        "capsign.evidence.bytes",
-        Kind.COUNTER,
-        "By",
-        "Evidence written, by what it is about.",
-        _KINDS,
-    ),
-    Instrument("capsign.store.bytes", Kind.GAUGE, "By", "What the store takes on its disk.", {}),
-    Instrument("capsign.store.free", Kind.GAUGE, "By", "What the store's disk has left.", {}),
     Instrument(
         "capsign.store.time_to_full",
         Kind.GAUGE,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from capsign_agent.__main__ import main
 from capsign_agent.journal.directory import JournalError
 from capsign_agent.witness.log_view import LogView
 from capsign_agent.witness.memory import WitnessMemory
 from capsign_evidence.split_view import Fault, SplitView
+from support.agent_home import home
+from support.agent_pki import TestCa
 from support.fake_log import FakeLog
 
 
@@ -71,6 +74,15 @@ def test_a_split_view_that_cannot_be_read_stops_the_start(tmp_path: Path) -> Non
     Path(memory.keep(split("a:1"))).write_text("{}")
     with pytest.raises(JournalError, match="split-view"):
         memory.split_views()
+
+
+def test_the_command_prints_what_is_kept(ca: TestCa, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pod there is neither a shell nor tar: this is how the proof leaves it."""
+    with home(ca, 1) as place:
+        place.journal.mkdir()
+        WitnessMemory(place.journal).keep(split("a:1"))
+        assert main(["--config", str(place.write()), "--split-views"]) == 0
+    assert SplitView.parse(capsys.readouterr().out.encode()) == split("a:1")
 
 
 def test_a_disk_that_takes_nothing_is_no_reason_to_end(

@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "prove",
         "Show that a message was signed, by whom and when; for a responder.",
     ),
+    "split-view": (
+        "capsign_cli.audit.split_view",
+        "command",
+        "What the split view that an agent kept proves.",
+    ),
 }
 """Where each command is, and its line in the help."""
 
