@@ -15,6 +15,7 @@ from capsign_wire import addresses, settings
 from msgspec import Meta
 
 from capsign_adapter.decide.authority_schedule import Lifetimes
+from capsign_adapter.log_config import LogConfig as LogConfig
 
 ENV_PREFIX = "CAPSIGN_ADAPTER"
 
@@ -102,17 +103,6 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What the tables of a PostgreSQL store may take before its disk is full; 0: unknown. Changes
     nothing but the metrics `capsign.store.free` and `capsign.store.time_to_full`.
     """
-
-
-class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The evidence log."""
-
-    origin: Annotated[str, Meta(max_length=255, pattern=r"^[!-*,-~]+$")]
-    """First line of every checkpoint: a URL without scheme, unique for ever (C2SP
-    tlog-checkpoint).
-    """
-    checkpoint_every_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
-    """How often a grown log gets a new checkpoint without being asked."""
 
 
 class Subkeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

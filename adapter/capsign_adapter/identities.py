@@ -27,7 +27,7 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.identity_servicer import IdentityServicer
 from capsign_adapter.front.public_tls import Pair
 from capsign_adapter.front.serving import ServingCertificate
-from capsign_adapter.front.tls import CertificateFiles, read
+from capsign_adapter.front.tls import CertificateFiles, read, read_authorities
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.sign.tickers import Ticker
@@ -135,16 +135,24 @@ class Identities:
             )
         return credentials
 
-    def pair(self) -> Pair:
-        """Returns the certificate that is served now, and its key, for the listener for verifiers.
-        Raises OSError.
+    def pair(self, *, with_clients: bool = False) -> Pair:
+        """Returns the certificate that is served now, and its key, for the listener for verifiers;
+        `with_clients`: and whom to trust for clients. Raises OSError.
         """
+        clients = self._client_ca() if with_clients else b""
         if self._serving is not None:
-            return self._serving.pair
+            return self._serving.pair._replace(client_ca=clients)
         tls = self._config.tls
         assert tls.certificate is not None, "config.load demands it"
         assert tls.private_key is not None, "config.load demands it"
-        return Pair(read(tls.certificate), read(tls.private_key))
+        return Pair(read(tls.certificate), read(tls.private_key), clients)
+
+    def _client_ca(self) -> bytes:
+        if self._serving is not None:
+            return self._serving.client_ca
+        path = self._config.tls.client_ca
+        assert path is not None, "config.load demands it"
+        return read_authorities(path)
 
     def _remaining_s(self, now: int) -> float:
         """Returns the seconds until the certificate in the files expires."""

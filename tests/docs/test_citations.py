@@ -30,8 +30,8 @@ PACKAGES = {
 }
 OF_THE_PAST = {"CHANGELOG.md"}
 """Pages that tell what was, and name it as it was called then."""
-OF_OTHERS = {"det-keygen/ecdsa.py", "schema.proto"}
-"""Files of other projects, where a vector comes from."""
+OF_OTHERS = {"det-keygen/ecdsa.py", "schema.proto", "check.py"}
+"""Files of other projects, where a vector comes from; and what a page lets its reader save."""
 
 FILE = re.compile(r"(?<![\w/.{}*<>-])((?:[\w.-]+/)*[\w-]+\.(?:py|proto|md|tpl|lock))(?:::(\w+))?\b")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")

@@ -32,6 +32,7 @@ class RunningReplica:
         authority: Authority | None = None,
         control: Control | None = None,
         listen: Listen | None = None,
+        log: LogConfig | None = None,
     ) -> None:
         self.directory = directory
         self.rig = rig
@@ -47,7 +48,7 @@ class RunningReplica:
             tls=Tls(certificate=certificate, private_key=private_key, client_ca=client_ca),
             token=TokenConfig(module=Path("/none"), label="none", pin_file=Path("/none")),
             store=StoreConfig(url=rig.url),
-            log=LogConfig(origin="capsign.test/log"),
+            log=log or LogConfig(origin="capsign.test/log"),
             policy=policy,
             control=control or Control(poll_ms=50),
             drain_seconds=5.0,

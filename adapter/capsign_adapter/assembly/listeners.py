@@ -43,6 +43,7 @@ from capsign_adapter.front.enrolment_server import EnrolmentServer
 from capsign_adapter.front.evidence_servicer import EvidenceServicer
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.inventory_servicer import InventoryServicer
+from capsign_adapter.front.log_routes import Exposure, LogRoutes
 from capsign_adapter.front.peer_quota import PeerQuota
 from capsign_adapter.front.public_routes import Routes
 from capsign_adapter.front.public_server import PublicServer
@@ -221,15 +222,22 @@ class Listeners:
     def _public_server(self) -> PublicServer:
         address = self._config.listen.public_address
         answers = self._metrics.counter("capsign.public.answers")
+        exposure = Exposure(self._config.log.public)
         server = _bind(
             "listen.public_address",
             address,
             lambda _: PublicServer(
                 addresses.listener(address),
-                self._identities.pair,
+                lambda: self._identities.pair(with_clients=exposure is Exposure.READERS),
                 Routes(self._state.key_sets, self._state.key_readers),
                 Buckets(monotonic_ms),
                 answers.add,
+                LogRoutes(
+                    self._state.store,
+                    self._state.store.latest_checkpoint,
+                    self._state.snapshots.policy,
+                    exposure,
+                ),
             ),
         )
         self._metrics.gauge("capsign.public.connections", lambda: server.connections)

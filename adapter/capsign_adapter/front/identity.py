@@ -8,6 +8,7 @@ the URI. So `capsign_wire.svid` reads the certificate, once for each certificate
 from __future__ import annotations
 
 import hashlib
+import ssl
 from functools import lru_cache
 
 import grpc
@@ -37,6 +38,14 @@ def peer_of(context: grpc.ServicerContext) -> Peer:
     if isinstance(found, Peer):
         return found
     raise FailureError(failures_pb2.REASON_IDENTITY_UNKNOWN, found)
+
+
+def peer_of_certificate(der: bytes) -> Peer | None:
+    """The peer with this certificate, whose chain a TLS library has verified; None if it names
+    nobody.
+    """
+    found = _read(ssl.DER_cert_to_PEM_cert(der).encode())
+    return found if isinstance(found, Peer) else None
 
 
 def demand_tls_1_3(context: grpc.ServicerContext) -> None:

@@ -1,15 +1,12 @@
-"""What the listener for verifiers answers. Paths are tables here, HTTP itself is elsewhere."""
+"""Key sets at the listener for verifiers. HTTP itself is elsewhere."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.jwks import KeySet
+from capsign_adapter.front.public_answers import Answer, Question
 from capsign_adapter.model.key_readers import ANONYMOUS
 from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.key_sets import KeySets
@@ -18,31 +15,6 @@ MAX_NAME = 64
 """Longest part of a path and longest value of a parameter, characters."""
 
 _PARAMETERS = frozenset({"protocol", "role", "version"})
-_STATUS: Mapping[int, int] = {
-    failures_pb2.REASON_NOT_FOUND: 404,
-    failures_pb2.REASON_CONTEXT_NOT_ALLOWED: 400,
-    failures_pb2.REASON_INPUT_MALFORMED: 400,
-    failures_pb2.REASON_RATE_LIMITED: 429,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request, as far as an answer depends on it."""
-
-    path: str
-    parameters: Mapping[str, str]
-    if_none_match: str = ""
-    is_head: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Status, body and headers. A HEAD has the same without the body."""
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Routes:
@@ -74,20 +46,7 @@ class Routes:
             "Cache-Control": f"public, max-age={found.kept_s}",
             "ETag": found.etag,
         }
-        tags = {tag.strip().removeprefix("W/") for tag in question.if_none_match.split(",")}
-        if tags & {found.etag, "*"}:
-            return Answer(304, b"", headers)
-        return Answer(200, found.body, headers)
-
-
-def problem(error: FailureError) -> Answer:
-    """A refusal as RFC 9457 has it. What is not the caller's doing is 503: ask again."""
-    status = _STATUS.get(error.reason, 503)
-    said = {"title": error.row.name, "status": status, "detail": error.detail}
-    headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
-    if status in {429, 503}:
-        headers["Retry-After"] = str(max(1, -(-error.retry_after_ms // 1000)))
-    return Answer(status, json.dumps(said).encode(), headers)
+        return Answer(200, found.body, headers).unless_known(question)
 
 
 def _place(question: Question) -> tuple[str, str, signing_pb2.ContextSuffix]:

@@ -16,14 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
 from capsign_wire import logs
 from capsign_wire.addresses import Address
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front.public_routes import Answer, Question, Routes, problem
+from capsign_adapter.front.identity import peer_of_certificate
+from capsign_adapter.front.log_routes import LogRoutes
+from capsign_adapter.front.public_answers import Answer, Question, problem
+from capsign_adapter.front.public_connection import PublicConnection, listening
+from capsign_adapter.front.public_routes import Routes
 from capsign_adapter.front.public_tls import Pair, server_context
 from capsign_adapter.sign.failures import failure_of
 
@@ -48,11 +52,16 @@ MADE_PER_SECOND, MADE_AT_ONCE = 5, 50
 MADE_SECONDS = 10.0
 """Longest wait for such an answer."""
 
+FILES_PER_SECOND, FILES_AT_ONCE = 50, 200
+"""Rate and burst of files of the log for strangers, of all addresses together: they read the
+store.
+"""
+
+OF_READER_PER_SECOND, OF_READER_AT_ONCE = 200, 400
+"""Rate and burst of the requests of one auditor, responder or operator with a certificate."""
+
 CERTIFICATE_SECONDS = 60.0
 """Between looks whether there is another certificate."""
-
-MAX_LINE = 4096
-"""Longest request line, and longest field of a head, bytes."""
 
 
 class PublicServer:
@@ -65,6 +74,7 @@ class PublicServer:
         routes: Routes,
         rates: Buckets,
         observe: Callable[[str], None] = lambda _: None,
+        log: LogRoutes | None = None,
     ) -> None:
         """`pair` gives the certificate and key that are served now; `observe` is told each answer
         as `capsign.public.answers` names it. Raises OSError if they cannot be served.
@@ -73,10 +83,12 @@ class PublicServer:
         self._pair, self._seen = pair, pair()
         self._context = server_context(self._seen)
         self._routes, self._rates = routes, rates
+        self._log = log
         self._maker = ThreadPoolExecutor(1, "key-sets")
+        self._reader = ThreadPoolExecutor(1, "log-files")
         self._live: set[asyncio.Task[None]] = set()
         self._of: Counter[str] = Counter()
-        self._socket = _listening(address)
+        self._socket = listening(address)
         self.port = int(self._socket.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="public", daemon=True)
@@ -104,6 +116,7 @@ class PublicServer:
             self._thread.join()
         self._socket.close()
         self._maker.shutdown(wait=False, cancel_futures=True)
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -163,7 +176,7 @@ class PublicServer:
         lost = asyncio.Event()
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: _Connection(server, loop, lost),
+                lambda: PublicConnection(server, loop, lost, IDLE_SECONDS),
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -185,7 +198,7 @@ class PublicServer:
             answer = await self._answer(request)
         except Exception as error:  # the edge: nobody hears of our insides
             answer = problem(failure_of(error))
-        self._observe(_kind(answer.status))
+        self._observe(_kind(answer))
         # To a HEAD aiohttp sends the same without the body.
         response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         if request.can_read_body:
@@ -194,16 +207,25 @@ class PublicServer:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         host = str(request.remote or "")
-        self._demand(host, "requests", PER_SECOND, AT_ONCE)
-        self._demand("", "requests", OF_ALL_PER_SECOND, OF_ALL_AT_ONCE)
-        if request.method not in {"GET", "HEAD"}:
-            return Answer(405, b"", {"Allow": "GET, HEAD"})
         question = Question(
             request.path,
             dict(request.query),
             request.headers.get("If-None-Match", ""),
             request.method == "HEAD",
+            "gzip" in request.headers.get("Accept-Encoding", ""),
+            _peer(request),
         )
+        if self._log is not None and self._log.reader(question.peer):
+            assert question.peer is not None
+            name = question.peer.spiffe_id
+            self._demand(name, "reader", OF_READER_PER_SECOND, OF_READER_AT_ONCE)
+        else:
+            self._demand(host, "requests", PER_SECOND, AT_ONCE)
+            self._demand("", "requests", OF_ALL_PER_SECOND, OF_ALL_AT_ONCE)
+        if request.method not in {"GET", "HEAD"}:
+            return Answer(405, b"", {"Allow": "GET, HEAD"})
+        if self._log is not None and self._log.serves(question.path):
+            return await self._of_log(self._log, question)
         known = self._routes.known(question)
         if known is not None:
             return known
@@ -212,6 +234,13 @@ class PublicServer:
             self._maker, self._routes.made, question
         )
         return await asyncio.wait_for(making, MADE_SECONDS)
+
+    async def _of_log(self, log: LogRoutes, question: Question) -> Answer:
+        """A file of the log, read on a thread of its own: key sets do not wait for it."""
+        if not log.reader(question.peer):
+            self._demand("", "files", FILES_PER_SECOND, FILES_AT_ONCE)
+        reading = asyncio.get_running_loop().run_in_executor(self._reader, log.answer, question)
+        return await asyncio.wait_for(reading, MADE_SECONDS)
 
     def _demand(self, host: str, what: str, per_second: int, at_once: int) -> None:
         wait_ms = self._wait_ms(host, what, per_second, at_once)
@@ -235,76 +264,17 @@ class PublicServer:
                 logs.error("public.certificate_failed", error)
 
 
-class _NoAccessLog(AbstractAccessLogger):
-    """Who asks for public keys is not written down."""
-
-    @property
-    def enabled(self) -> bool:
-        return False
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Nothing."""
+def _peer(request: web.BaseRequest) -> Peer | None:
+    """Who asks, if the connection has a certificate."""
+    transport = request.transport
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    der = tls.getpeercert(binary_form=True) if tls is not None else None
+    return peer_of_certificate(der) if der else None
 
 
-class _Connection(web.RequestHandler):
-    """Tells when it is closed."""
-
-    __slots__ = ("_lost",)
-
-    def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, lost: asyncio.Event
-    ) -> None:
-        super().__init__(
-            server,
-            loop=loop,
-            access_log_class=_NoAccessLog,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=0.0,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_LINE,
-            max_headers=64,
-            read_bufsize=16 * 1024,
-            auto_decompress=False,
-        )
-        self._lost = lost
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._lost.set()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is no HTTP: aiohttp would log and quote it."""
-        answer = web.Response(status=status, text="This is no HTTP/1.1 request that can be read.\n")
-        answer.force_close()
-        return answer
-
-
-def _kind(status: int) -> str:
+def _kind(answer: Answer) -> str:
     """What an answer counts as."""
-    known = {200: "set", 304: "not_modified", 429: "limited"}
-    return known.get(status, "failed" if status >= 500 else "refused")
-
-
-def _listening(address: Address) -> socket.socket:
-    """A socket that listens. Raises RuntimeError."""
-    try:
-        host, every = address.host, not address.host
-        if every and not socket.has_dualstack_ipv6():
-            host = "0.0.0.0"  # noqa: S104 - every address was asked for
-        v6 = not host or ":" in host
-        made = socket.create_server(
-            (host or "::", address.port),
-            family=socket.AF_INET6 if v6 else socket.AF_INET,
-            backlog=128,
-            dualstack_ipv6=v6 and every,
-        )
-    except OSError as error:
-        raise RuntimeError(f"cannot listen at {address}") from error
-    made.setblocking(False)
-    return made
+    if answer.status == 200:
+        return "set" if "jwk-set" in answer.headers.get("Content-Type", "") else "file"
+    known = {304: "not_modified", 429: "limited"}
+    return known.get(answer.status, "failed" if answer.status >= 500 else "refused")

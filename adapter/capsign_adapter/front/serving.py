@@ -101,6 +101,11 @@ class ServingCertificate:
         private_key, certificate = self._pair
         return Pair(certificate, private_key)
 
+    @property
+    def client_ca(self) -> bytes:
+        """PEM of whom it trusts for clients."""
+        return self._ours + self._further
+
     def remaining_s(self) -> float:
         """Seconds until the certificate ends; 0 if it has."""
         return max(0.0, (self._ends_ms - self._clock_ms()) / 1000)

@@ -58,7 +58,7 @@ OUTCOME_NAMES: Mapping[int, str] = {
 NO_REASON = "NONE"
 """The reason label of a call that was done."""
 
-PUBLIC_ANSWERS = ("set", "not_modified", "refused", "limited", "failed", "closed")
+PUBLIC_ANSWERS = ("set", "file", "not_modified", "refused", "limited", "failed", "closed")
 """What verifiers are answered; `closed` is a connection above the bound, with no answer."""
 
 RPC_SYSTEM = "grpc"

@@ -18,7 +18,8 @@ import jwt
 import pytest
 from capsign_adapter.config import Listen
 from capsign_adapter.decide.rate import Buckets
-from capsign_adapter.front.public_routes import Answer, Question, Routes
+from capsign_adapter.front.public_answers import Answer, Question
+from capsign_adapter.front.public_routes import Routes
 from capsign_adapter.front.public_server import (
     AT_ONCE,
     HANDSHAKES_AT_ONCE,
