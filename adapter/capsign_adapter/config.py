@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from capsign_adapter.decide.authority_schedule import Lifetimes
 from capsign_adapter.log_config import LogConfig as LogConfig
+from capsign_adapter.log_config import log_faults
 
 ENV_PREFIX = "CAPSIGN_ADAPTER"
 
@@ -259,6 +260,7 @@ def _faults(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.identity is not None:
         yield from _identity_faults(config.identity)
+    yield from log_faults(config.log)
 
 
 def _address_faults(listen: Listen) -> Iterator[tuple[str, str]]:

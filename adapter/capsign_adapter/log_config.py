@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -23,3 +25,14 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     responders and operators with their certificate. `everything`: all of it to anybody; entries
     name workloads. `off`: nothing.
     """
+    published_file: Path | None = None
+    """Where the last checkpoint is kept that this adapter may have shown, outside the database: it
+    refuses to go on from an older copy of the store. With SQLite `<database>.checkpoint` if left
+    out, otherwise none. Replicas that share a disk may share it.
+    """
+
+
+def log_faults(log: LogConfig) -> Iterator[tuple[str, str]]:
+    """Returns keys and sentences about what is wrong with them."""
+    if log.published_file is not None and not log.published_file.is_absolute():
+        yield "log.published_file", "must be an absolute path."

@@ -21,6 +21,7 @@ from capsign_adapter.decide.policy import Policy
 from capsign_adapter.enrol import roll
 from capsign_adapter.enrol.roll import Realm
 from capsign_adapter.keys import labels, provision
+from capsign_adapter.keys.log_keys import demand_known
 from capsign_adapter.keys.provision import InventoryError
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import AuthorityState
@@ -98,7 +99,14 @@ def _pass(
     if not {labels.LOG, labels.MINT} & held:
         _refuse_on_used_store(store, "The token has no log key and no mint secret.")
         provision.make_service_keys(token)
-        made += [labels.LOG, labels.MINT]
+        made += [labels.LOG, labels.MINT, labels.LOG_ROOT]
+    elif labels.LOG in held and labels.LOG_ROOT not in held:
+        # a token of before this release; where the log has signed with that key it was lost
+        latest = store.latest_checkpoint()
+        if latest is not None:
+            demand_known(latest.note, quantum_safe=False)
+        provision.make_log_root(token)
+        made.append(labels.LOG_ROOT)
     policy_in_force.begin(store, policy, now_ms)
     policy = policy_in_force.read(store, InForce(0, policy)).policy
     author = Author(f"spiffe://{policy.trust_domain}/adapter/provision", policy.digest)

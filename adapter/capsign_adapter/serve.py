@@ -95,8 +95,13 @@ class Replica:
         self.drift.look_at(lambda: listening(config, self.listeners))
         replica_health = ReplicaHealth(monotonic_ms, health_checks.fault_of)
         replica_health.add_instant(
-            {"descriptors": health_checks.descriptor_check, "identity": self.identities.fault}
+            {
+                "descriptors": health_checks.descriptor_check,
+                "identity": self.identities.fault,
+                "log": self.state.checkpoints.fault,
+            }
         )
+        self.state.checkpoints.tell_contradictions(lambda: metrics.violated("I8"))
         self._health = self.listeners.health(replica_health, limits.health)
         self._tickers = [
             *periodic.signing_path_tickers(config, self.state, self.listeners, replica_health),

@@ -762,6 +762,20 @@ def test_checkpoints_only_grow(store, second):
     assert second.latest_checkpoint() == three
     with pytest.raises(ValueError, match="larger"):
         store.save_checkpoint(Checkpoint(4, b"4" * 32, b"note four", NOW))
+    with pytest.raises(ValueError, match="second root"):
+        store.save_checkpoint(Checkpoint(3, b"x" * 32, b"note three", NOW))
+    assert second.latest_checkpoint() == three
+
+
+def test_a_published_checkpoint_gets_more_cosignatures_and_never_smaller(store, second):
+    assert store.published_checkpoint() is None
+    store.append([b"a", b"b", b"c"], NOW)
+    two, three = Checkpoint(2, b"2" * 32, b"two", NOW), Checkpoint(3, b"3" * 32, b"three", NOW)
+    more = Checkpoint(3, b"3" * 32, b"three and more", NOW + 1)
+    for one in (two, three, more, two):
+        store.publish_checkpoint(one)
+    assert second.published_checkpoint() == more
+    assert second.latest_checkpoint() is None
 
 
 # Several threads and replicas.

@@ -32,6 +32,7 @@ from capsign_adapter.sign.scheduled_token import ScheduledToken
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.sign.yielding_store import YieldingStore
 from capsign_adapter.store.interfaces.whole import Store
+from capsign_adapter.store.open import checkpoint_beside
 from capsign_adapter.token.interface import Token
 
 
@@ -78,7 +79,11 @@ class State:
             store, lambda: self.snapshots.policy().digest, Buckets(monotonic_ms), now_ms
         )
         self.checkpoints = Checkpoints(
-            store, token, config.log.origin, self.scheduled_token.yielded
+            store,
+            token,
+            config.log.origin,
+            self.scheduled_token.yielded,
+            remembered=config.log.published_file or checkpoint_beside(config.store.url),
         )
 
     def _moved(self, snapshot: Snapshot) -> None:

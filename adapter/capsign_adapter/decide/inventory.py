@@ -189,7 +189,7 @@ def purpose_of(label: str) -> str:
     if parts[0] != "capsign":
         return ""
     match parts[1:]:
-        case ["log"]:
+        case ["log"] | ["log-root"]:
             return "checkpoints of the log"
         case ["mint"]:
             return "handles"

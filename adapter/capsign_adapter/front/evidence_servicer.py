@@ -158,7 +158,10 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         if 0 < seen < latest.tree_size:
             proof = TreeReader(self._store.hashes, latest.tree_size).consistency(seen)
         return pb.GetCheckpointResponse(
-            checkpoint=latest.note, verifier_key=self._checkpoints.verifier_key, consistency=proof
+            checkpoint=latest.note,
+            verifier_key=self._checkpoints.verifier_key,
+            verifier_keys=self._checkpoints.verifier_keys,
+            consistency=proof,
         )
 
     def _recent(self, size: int, max_age_ms: int) -> Checkpoint:

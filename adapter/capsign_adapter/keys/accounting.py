@@ -23,7 +23,8 @@ def accounted(
     what is being made under a claim; what is destroyed in the store and about to be in the token.
     Versions that were shown to be gone may not.
     """
-    required = {labels.LOG, labels.MINT, *(labels.pepper(row.tenant) for row in rows)}
+    required = {labels.LOG, labels.LOG_ROOT, labels.MINT}
+    required.update(labels.pepper(row.tenant) for row in rows)
     known = required | {labels.pepper(tenant) for tenant in tenants}
     for authority in authorities:
         known.add(authority.label)

@@ -9,6 +9,9 @@ ROOT = "capsign"
 LOG = f"{ROOT}/log"
 """The Ed25519 key pair that signs checkpoints."""
 
+LOG_ROOT = f"{ROOT}/log-root"
+"""The secret from which the log's ML-DSA-44 key is derived."""
+
 MINT = f"{ROOT}/mint"
 """The secret from which the key of the handle mint is derived."""
 

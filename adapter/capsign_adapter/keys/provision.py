@@ -154,12 +154,18 @@ def make_authority(token: Token, version: int) -> None:
 
 
 def make_service_keys(token: Token) -> None:
-    """Make the adapter's own keys: the checkpoint key and the mint's secret. Raises FailureError,
+    """Make the adapter's own keys: those of the log and the mint's secret. Raises FailureError,
     KeyWeakError, TokenError.
     """
     _demand_feature(token, algorithms.ALGORITHM_ED25519)  # C2SP checkpoints are signed with Ed25519
     _make_pair(token, labels.LOG, algorithms.ALGORITHM_ED25519)
     _make_secret(token, labels.MINT)
+    make_log_root(token)
+
+
+def make_log_root(token: Token) -> None:
+    """Make the secret of the log's ML-DSA-44 key. Raises FailureError, KeyWeakError, TokenError."""
+    _make_secret(token, labels.LOG_ROOT)
 
 
 def assert_inventory(

@@ -1,5 +1,11 @@
-"""Signs checkpoints (C2SP tlog-checkpoint) with the log's key in the token. A checkpoint is stored
-durably before anybody gets it.
+"""Signs checkpoints (C2SP tlog-checkpoint) with the log's keys.
+
+Nobody gets a checkpoint before it is durable in the store and, where there is one, in the file
+beside it; and none is signed that does not extend those before it:
+
+1 what was shown last is read · 2 the tree is read, and must begin with that · 3 sign · 4 the store
+has it · 5 the file has it · 6 it may be shown.
+A crash between any two of them leaves a checkpoint that nobody has seen.
 """
 
 from __future__ import annotations
@@ -7,16 +13,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Protocol
 
-from capsign_evidence.checkpoint import sign_checkpoint
-from capsign_evidence.note import VerifierKey
 from capsign_evidence.proofs import TreeReader
+from capsign_wire import logs
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
+from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.keys import labels
+from capsign_adapter.decide.log_history import demand_extends
+from capsign_adapter.keys.log_keys import LogKeys, demand_known
 from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.sign.published_file import PublishedFile
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.token.interface import Token
@@ -29,6 +37,18 @@ class GrowingLog(ControlState, EvidenceLog, Protocol):
     """The parts of the store that checkpoints are made from."""
 
 
+class Shown(Protocol):
+    """Which of the signed checkpoints may be shown; see `witnesses`."""
+
+    def shown(self, signed: Callable[[], Checkpoint]) -> Checkpoint:
+        """The newest that may be shown; `signed` makes one of the tree as it is. Raises
+        FailureError.
+        """
+
+    def covering(self, leaf_index: int, signed: Callable[[], Checkpoint]) -> Checkpoint:
+        """One that may be shown and whose tree holds this leaf. Raises FailureError."""
+
+
 class Checkpoints:
     """Gives signed tree heads. Safe for any thread; one signs at a time."""
 
@@ -39,72 +59,140 @@ class Checkpoints:
         origin: str,
         yielded: Callable[[], AbstractContextManager[object]] = nullcontext,
         turn_s: float = TURN_S,
+        remembered: Path | None = None,
     ) -> None:
         """`yielded` is entered while one is made, and while another thread is waited for: `turn_s`
-        seconds at most.
+        seconds at most. `remembered` is the file of `PublishedFile`.
+
+        Raises FailureError LOG_ROLLED_BACK if the log does not extend what was signed before,
+        InventoryError if it was signed with a key that is missing now, and what token and store
+        raise.
         """
         self._turn_s = turn_s
         self._yielded = yielded
         self._store = store
-        self._token = token
-        self._key = VerifierKey(origin, _raw_public_key(token))
+        self.keys = LogKeys(token, origin)
+        self._file = PublishedFile(remembered, self.keys.classic) if remembered else None
         self._signing = threading.Lock()
         self._latest: Checkpoint | None = store.latest_checkpoint()
+        self._contradiction = ""
+        self._told: Callable[[], None] = lambda: None
+        self._policy: Shown | None = None
+        if self._latest is not None:
+            demand_known(self._latest.note, quantum_safe=self.keys.quantum_safe is not None)
+        self._extended()
 
     @property
     def verifier_key(self) -> str:
-        """The C2SP signed-note verifier key, in text form."""
-        return self._key.text()
+        """The C2SP signed-note verifier key with Ed25519, in text form."""
+        return self.keys.classic.text()
+
+    @property
+    def verifier_keys(self) -> tuple[str, ...]:
+        """The verifier keys of all signatures of ours, in text form."""
+        return tuple(key.text() for key in self.keys.verifiers)
+
+    def show_by(self, policy: Shown) -> None:
+        """From now on `policy` says which checkpoints are given out."""
+        self._policy = policy
+
+    def tell_contradictions(self, told: Callable[[], None]) -> None:
+        """`told` is called once, when the log contradicts what it has shown."""
+        self._told = told
+
+    def fault(self) -> str:
+        """Name of the fault of a log that contradicts what it has shown, or an empty text."""
+        return "log_rolled_back" if self._contradiction else ""
+
+    def contradicted(self, error: FailureError) -> None:
+        """Note that the log contradicts what it has shown: it signs no more until a restart."""
+        if not self._contradiction:
+            self._contradiction = error.detail
+            logs.error("log.rolled_back", detail=error.detail)
+            self._told()
 
     def current(self, now_ms: int) -> Checkpoint:
-        """Returns a checkpoint that covers the tree as it is now. The last one, if the tree did not
-        grow.
+        """Returns the newest checkpoint that may be shown: of the tree as it is now, unless a
+        policy demands cosignatures for that. Raises as `signed`.
+        """
+        if self._policy is not None:
+            return self._policy.shown(lambda: self.signed(now_ms))
+        return self.signed(now_ms)
 
-        Raises what token and store raise, and FailureError OVERLOADED if another thread takes
-        longer than `turn_s` to make one: while a token hangs, callers do not queue behind each
-        other.
+    def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
+        """Returns a checkpoint that may be shown and whose tree holds this leaf. Raises as
+        `signed`, and FailureError NOT_WITNESSED while there is none.
+        """
+        if self._policy is not None:
+            return self._policy.covering(leaf_index, lambda: self.signed(now_ms))
+        latest = self._latest
+        if latest is not None and latest.tree_size > leaf_index:
+            return latest
+        return self.signed(now_ms)
+
+    def signed(self, now_ms: int) -> Checkpoint:
+        """Returns a signed checkpoint that covers the tree as it is now: the last one, if the tree
+        did not grow. It is durable, and may not be shown yet.
+
+        Raises what token and store raise, FailureError LOG_ROLLED_BACK, and OVERLOADED if another
+        thread takes longer than `turn_s` to make one: while a token hangs, callers do not queue
+        behind each other.
         """
         size = self._store.control().tree_size
         if (known := self._of(size)) is not None:
             return known
         with self._yielded():
-            return self._made(size, now_ms)
+            return self._made(now_ms)
 
-    def _made(self, size: int, now_ms: int) -> Checkpoint:
+    def _made(self, now_ms: int) -> Checkpoint:
         if not self._signing.acquire(timeout=self._turn_s):
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
         try:
             # whoever held the lock may have made it
-            return self._of(size) or self._sign_one(now_ms)
+            return self._of(self._store.control().tree_size) or self._sign_one(now_ms)
+        except FailureError as error:
+            if error.reason == failures_pb2.REASON_LOG_ROLLED_BACK:
+                self.contradicted(error)
+            raise
         finally:
             self._signing.release()
 
     def _of(self, size: int) -> Checkpoint | None:
+        """The last one, if it is of the tree of this size. A smaller tree was rolled back."""
         latest = self._latest
-        return latest if latest is not None and latest.tree_size >= size else None
+        return latest if latest is not None and latest.tree_size == size else None
 
     def _sign_one(self, now_ms: int) -> Checkpoint:
-        size = self._store.control().tree_size
-        root = TreeReader(self._store.hashes, size).root()
-        fresh = Checkpoint(size, root, sign_checkpoint(size, root, self._key, self._sign), now_ms)
+        if self._contradiction:
+            raise FailureError(failures_pb2.REASON_LOG_ROLLED_BACK, self._contradiction)
+        size, root = self._extended()
+        note = self.keys.sign(size, root, now_ms // 1000)
+        fresh = Checkpoint(size, root, note, now_ms)
         self._store.save_checkpoint(fresh)
+        if self._file is not None:
+            self._file.remember(note)
         self._latest = fresh
         return fresh
 
-    def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
-        """Returns a checkpoint whose tree holds this leaf; the last one, if it does."""
-        latest = self._latest
-        return (
-            latest if latest is not None and latest.tree_size > leaf_index else self.current(now_ms)
-        )
+    def _extended(self) -> tuple[int, bytes]:
+        """Size and root of the tree as it is now, which extends all that is known to have been
+        shown. What was shown is read before the tree, which others make grow.
+        """
+        latest, stored = self._latest, self._store.latest_checkpoint()
+        in_file = self._file.head() if self._file is not None else None
+        size = self._store.control().tree_size
 
-    def _sign(self, text: bytes) -> bytes:
-        return self._token.sign(labels.LOG, algorithms_pb2.ALGORITHM_ED25519, text)
+        def root_of(leaves: int) -> bytes:
+            return TreeReader(self._store.hashes, leaves).root()
 
-
-def _raw_public_key(token: Token) -> bytes:
-    spki = token.public_key(labels.LOG)
-    return spki[
-        -32:
-    ]  # RFC 8410: the Ed25519 SubjectPublicKeyInfo ends with the 32 bytes of the key
+        seen: dict[tuple[int, bytes], str] = {}
+        if in_file is not None:
+            seen[in_file.size, in_file.root] = "the checkpoint in the file beside the store"
+        if stored is not None:
+            seen[stored.tree_size, stored.root] = "the checkpoint in the store"
+        if latest is not None:
+            seen[latest.tree_size, latest.root] = "the checkpoint that was signed last"
+        for (leaves, root), where in seen.items():
+            demand_extends(where, leaves, root, size, root_of)
+        return size, root_of(size)

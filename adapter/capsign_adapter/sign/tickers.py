@@ -137,4 +137,4 @@ def _expired(barrier: RevocationBarrier, beat: Callable[[], None]) -> None:
 
 
 def _grown(checkpoints: Checkpoints) -> None:
-    checkpoints.current(now_ms())
+    checkpoints.signed(now_ms())

@@ -46,6 +46,14 @@ def disk_of(url: str) -> Path | None:
     return path.parent if path is not None else None
 
 
+def checkpoint_beside(url: str) -> Path | None:
+    """Returns the file beside a store on this machine's disk in which its last checkpoint is kept;
+    None for any other store.
+    """
+    path = _sqlite_path(url)
+    return path.with_name(f"{path.name}.checkpoint") if path is not None else None
+
+
 def create_store(url: str, *, password_file: Path | None = None) -> None:
     """Create the store of a new deployment. Raises StoreExistsError if there is one already."""
     path = _sqlite_path(url)

@@ -17,6 +17,7 @@ from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
 from capsign_adapter.store import (
     audit,
     authorities,
+    checkpoints,
     intents,
     ledger,
     log,
@@ -239,27 +240,16 @@ class RelationalStore(
         self._together(lambda tx, _: summaries.save(tx, first_tile, made))
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        def save(tx: Transaction, head: Head) -> None:
-            if checkpoint.tree_size > head.tree_size:
-                raise ValueError("a checkpoint of a larger tree than the log's")
-            tx.send(
-                "INSERT INTO checkpoint (id, tree_size, root, note, at_ms) VALUES (1, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET tree_size = excluded.tree_size, root = "
-                "excluded.root, note = excluded.note,"
-                " at_ms = excluded.at_ms WHERE excluded.tree_size >= checkpoint.tree_size",
-                checkpoint.tree_size,
-                checkpoint.root,
-                checkpoint.note,
-                checkpoint.at_ms,
-            )
-
-        self._together(save)
+        self._together(lambda tx, head: checkpoints.save(tx, head, checkpoint))
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        row = self.read(
-            lambda tx: tx.one("SELECT tree_size, root, note, at_ms FROM checkpoint WHERE id = 1")
-        )
-        return Checkpoint(row[0], bytes(row[1]), bytes(row[2]), row[3]) if row else None
+        return self.read(checkpoints.latest)
+
+    def publish_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._together(lambda tx, _: checkpoints.publish(tx, checkpoint))
+
+    def published_checkpoint(self) -> Checkpoint | None:
+        return self.read(checkpoints.published)
 
     # Numbers of workloads: short in the ledger's rows, and never changed once given.
 

@@ -314,6 +314,19 @@ MIGRATIONS: tuple[Migration, ...] = (
         "summaries of the log's tiles",
         ("CREATE TABLE log_summaries (tile_index {int} PRIMARY KEY, summary {blob} NOT NULL)",),
     ),
+    Migration(
+        13,
+        "the published checkpoint",
+        (
+            """CREATE TABLE published (
+                id {int} PRIMARY KEY CHECK (id = 1),
+                tree_size {int} NOT NULL,
+                root {blob} NOT NULL,
+                note {blob} NOT NULL,
+                at_ms {int} NOT NULL
+            )""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

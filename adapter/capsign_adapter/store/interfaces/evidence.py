@@ -26,11 +26,19 @@ class EvidenceLog(Protocol):
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint durable; call before showing it. A smaller tree than the last saved is
-        ignored.
+        ignored. Raises ValueError for a second root of the size that was saved last.
         """
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """Returns the last one saved."""
+
+    def publish_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Make a checkpoint with its cosignatures durable. A smaller tree than the last one is
+        ignored; of the same tree, the later call's note is kept.
+        """
+
+    def published_checkpoint(self) -> Checkpoint | None:
+        """Returns the last one published."""
 
 
 class AuditBatches(Protocol):

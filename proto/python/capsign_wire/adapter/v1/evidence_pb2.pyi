@@ -338,15 +338,20 @@ class GetCheckpointResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     VERIFIER_KEY_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEYS_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.bytes
     """C2SP tlog-checkpoint, a signed note."""
     verifier_key: _builtins.str
-    """The log's verifier key in C2SP signed-note text form (name+hash+base64)."""
+    """The log's verifier key with Ed25519 in C2SP signed-note text form (name+hash+base64)."""
     @_builtins.property
     def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 section 2.1.2, from `consistent_with` to this checkpoint. Empty where both have the
         same size, and where the log has fewer leaves than that.
         """
+
+    @_builtins.property
+    def verifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All keys with which the log signs checkpoints, the one above among them; each verifies alone."""
 
     def __init__(
         self,
@@ -354,10 +359,11 @@ class GetCheckpointResponse(_message.Message):
         checkpoint: _builtins.bytes = ...,
         verifier_key: _builtins.str = ...,
         consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        verifier_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "verifier_key", b"verifier_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "verifier_key", b"verifier_key", "verifier_keys", b"verifier_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

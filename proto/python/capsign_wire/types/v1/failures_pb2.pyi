@@ -174,6 +174,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
     REASON_ROLLOUT_OVERTAKEN: _Reason.ValueType  # 50
     """Something else happened to the key before the rollout could reach its end."""
+    REASON_NOT_WITNESSED: _Reason.ValueType  # 59
+    """The leaf is in no checkpoint yet that as many witnesses have cosigned as the policy demands."""
+    REASON_LOG_ROLLED_BACK: _Reason.ValueType  # 60
+    """The log contradicts a checkpoint that it has shown: its store is an older copy, or was changed."""
     REASON_SIGNATURE_MISSING: _Reason.ValueType  # 52
     """A verifier's rule asks for both signatures of a call, and one of them is not there."""
     REASON_COLD_FILES_MISSING: _Reason.ValueType  # 61
@@ -294,6 +298,10 @@ REASON_ROLLOUT_CONFLICT: Reason.ValueType  # 49
 """Another rollout of this key is under way, or the rollout has moved on meanwhile."""
 REASON_ROLLOUT_OVERTAKEN: Reason.ValueType  # 50
 """Something else happened to the key before the rollout could reach its end."""
+REASON_NOT_WITNESSED: Reason.ValueType  # 59
+"""The leaf is in no checkpoint yet that as many witnesses have cosigned as the policy demands."""
+REASON_LOG_ROLLED_BACK: Reason.ValueType  # 60
+"""The log contradicts a checkpoint that it has shown: its store is an older copy, or was changed."""
 REASON_SIGNATURE_MISSING: Reason.ValueType  # 52
 """A verifier's rule asks for both signatures of a call, and one of them is not there."""
 REASON_COLD_FILES_MISSING: Reason.ValueType  # 61
