@@ -1,18 +1,14 @@
-"""The inventory as one HTML page: everything in it, nothing fetched, readable without scripts, in
-light and dark and on paper.
-
-What the adapter says is text and is escaped. The page's policy (Content-Security-Policy) lets only
-its own style and script run, by their digests.
+"""The inventory as one HTML page, readable without scripts. What the adapter says is text and is
+escaped.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
+
+from capsign_cli.page import chip, document, tile
 
 NEAR, OVER = 80, 100
 """Shares of a cryptoperiod, percent, from which a version is shown as near its end, and beyond
@@ -34,11 +30,6 @@ Cell = tuple[str, str]
 
 def render(values: Mapping[str, Any]) -> str:
     """The page of `inventory_values.of`, with `drift` of `capsign drift` in it."""
-    style, script = _file("inventory_page.css"), _file("inventory_page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     parts = (
         _header(values),
         _tiles(values),
@@ -48,24 +39,12 @@ def render(values: Mapping[str, Any]) -> str:
         _grants(values["grants"]),
         _objects(values["objects"]),
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Key inventory, {escape(values['at'])}</title>\n"
-        f"<style>{style}</style>\n</head>\n<body>\n<main>\n{''.join(parts)}"
+    footer = (
         "<footer>Made by <code>capsign inventory --html</code>. Ages are those of that moment; "
         "last uses are known to half a minute.</footer>\n"
-        f"</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
-
-
-def _file(name: str) -> str:
-    return (files("capsign_cli") / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    title = f"Key inventory, {values['at']}"
+    return document(title, "".join(parts) + footer, (), ("inventory_page.js",))
 
 
 def _header(values: Mapping[str, Any]) -> str:
@@ -92,10 +71,7 @@ def _tiles(values: Mapping[str, Any]) -> str:
         (exposed, "exposed after 2035", "warn" if exposed else "good"),
         (differs, "differences", "bad" if differs else "good"),
     )
-    shown = "".join(
-        f'<div class="tile {kind}"><b>{count:,}</b><span>{escape(what)}</span></div>'
-        for count, what, kind in tiles
-    )
+    shown = "".join(tile(count, what, kind) for count, what, kind in tiles)
     search = (
         '<input type="search" hidden placeholder="Filter all tables" '
         'aria-label="Filter all tables">'
@@ -112,7 +88,7 @@ def _drift(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     cells = [
         (
-            (_chip(one["kind"], "bad"), ""),
+            (chip(one["kind"], "bad"), ""),
             (f"<code>{escape(one['subject'])}</code>", ""),
             (escape(one["aspect"]), ""),
             (escape(one["expected"]), ""),
@@ -159,12 +135,12 @@ def _keys(values: Mapping[str, Any]) -> str:
 
 
 def _policy_note(key: Mapping[str, Any]) -> str:
-    return "" if key["in_policy"] else f"<br>{_chip('not in the policy', 'warn')}"
+    return "" if key["in_policy"] else f"<br>{chip('not in the policy', 'warn')}"
 
 
 def _signs(newest: Mapping[str, Any] | None) -> Cell:
     if newest is None:
-        return _chip("nothing signs", "warn"), "0"
+        return chip("nothing signs", "warn"), "0"
     text = f'version {newest["version"]}<br><span class="soft small">{escape(newest["custody"])}'
     return f"{text}</span>", str(newest["version"])
 
@@ -191,7 +167,7 @@ def _horizon(key: Mapping[str, Any]) -> str:
     if not key["horizon"]:
         return '<span class="soft">—</span>'
     text = f"until {escape(key['horizon_year'])}"
-    return f"{text}<br>{_chip('quantum-exposed', 'warn')}" if key["exposed"] else text
+    return f"{text}<br>{chip('quantum-exposed', 'warn')}" if key["exposed"] else text
 
 
 def _sortable_use(version: Mapping[str, Any] | None) -> str:
@@ -205,7 +181,7 @@ def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"<b>{escape(one['key'])}</b> / {one['version']}",
                 f"{one['key']}/{one['version']:06}",
             ),
-            (_chip(one["state"], _STATES.get(one["state"], "")), ""),
+            (chip(one["state"], _STATES.get(one["state"], "")), ""),
             (escape(one["custody"]), ""),
             (_chips(one["algorithms"]), ""),
             (_time(one["created_at"]), ""),
@@ -263,7 +239,7 @@ def _objects(rows: Sequence[Mapping[str, Any]]) -> str:
             (f"<code>{escape(one['label'])}</code>", ""),
             (_chips(one["kinds"]), ""),
             (escape(one["purpose"]) or "—", ""),
-            (_chip("known", "good") if one["known"] else _chip("unknown", "bad"), ""),
+            (chip("known", "good") if one["known"] else chip("unknown", "bad"), ""),
         )
         for one in sorted(rows, key=lambda one: one["known"])
     ]
@@ -274,12 +250,8 @@ def _time(text: str) -> str:
     return f'<span class="small">{escape(text[:10])}</span>' if text else "—"
 
 
-def _chip(text: str, kind: str = "") -> str:
-    return f'<span class="chip {kind}">{escape(text)}</span>'
-
-
 def _chips(texts: Iterable[str]) -> str:
-    return f'<span class="chips">{"".join(map(_chip, texts))}</span>'
+    return f'<span class="chips">{"".join(map(chip, texts))}</span>'
 
 
 def _section(
