@@ -37,13 +37,15 @@ class Chart {
     const edge = Math.max((last - first) * 0.01, 5);
     this.all = [first - edge, last + edge];
     this.view = [...this.all];
-    this.shown = new Uint32Array(0);
+    this.shown = new Uint32Array(0); // rows that match
+    this.marked = new Uint32Array(0); // those that stand out, whether they match or not
     this.by = "workload";
     this.selected = -1;
   }
 
-  setRows(shown) {
+  setRows(shown, marked) {
     this.shown = shown;
+    this.marked = marked.filter((row) => this.isMark(row));
     this.#chooseLanes();
   }
 
@@ -105,16 +107,17 @@ class Chart {
     return this.view[0] + (x / width) * (this.view[1] - this.view[0]);
   }
 
-  // Place in `shown` of what is nearest to this point of its lane; -1 if nothing is.
+  // The row that is nearest to this point of its lane; -1 if none is near.
   nearest(x, y) {
     const lane = this.#laneAt(y);
+    const rows = lane < this.marks.names.length ? this.marked : this.shown;
     const near = (4 * (this.view[1] - this.view[0])) / this.lanes.clientWidth;
     const time = this.timeAt(x);
-    const end = this.rows.place(this.shown, time + near);
+    const end = this.rows.place(rows, time + near);
     let found = -1, distance = Infinity;
-    for (let at = this.rows.place(this.shown, time - near); at < end; at++) {
-      const row = this.shown[at], off = Math.abs(this.rows.time[row] - time);
-      if (off < distance && this.#laneOfRow(row) === lane) { found = at; distance = off; }
+    for (let at = this.rows.place(rows, time - near); at < end; at++) {
+      const row = rows[at], off = Math.abs(this.rows.time[row] - time);
+      if (off < distance && this.#laneOfRow(row) === lane) { found = row; distance = off; }
     }
     return found;
   }
@@ -187,11 +190,16 @@ class Chart {
       most = Math.max(most, sum);
     }
     for (let bin = 0; bin < bins; bin++) {
+      const first = (lane * bins + bin) * groups;
+      let sum = 0;
+      for (let group = 0; group < groups; group++) sum += counts[first + group];
+      const whole = Math.max(height * Math.sqrt(sum / most), 3);
       let bottom = top + height;
       for (let group = 0; group < groups; group++) {
-        const count = counts[(lane * bins + bin) * groups + group];
+        const count = counts[first + group];
         if (!count) continue;
-        const tall = Math.min(Math.max(height * Math.sqrt(count / most), 3), bottom - top);
+        // what is rare among much is seen all the same
+        const tall = Math.min(Math.max((whole * count) / sum, 2), bottom - top);
         context.fillStyle = this.colour.groups[group];
         context.fillRect(bin * BIN, bottom - tall, BIN - 0.5, tall);
         bottom -= tall;
@@ -265,10 +273,9 @@ class Chart {
   // the same pixel one is drawn.
   #drawMarks(context, width, height) {
     const [from, to] = this.view, drawn = new Set();
-    const [begin, end] = this.inView();
-    for (let at = begin; at < end; at++) {
-      const row = this.shown[at], group = this.rows.group[row], lane = this.marks.lane[group];
-      if (lane === undefined) continue;
+    const end = this.rows.place(this.marked, to + 1e-6);
+    for (let at = this.rows.place(this.marked, from); at < end; at++) {
+      const row = this.marked[at], group = this.rows.group[row], lane = this.marks.lane[group];
       const x = Math.round(((this.rows.time[row] - from) / (to - from)) * width);
       if (drawn.has(lane * 1e5 + x)) continue;
       drawn.add(lane * 1e5 + x);

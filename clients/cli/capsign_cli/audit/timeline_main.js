@@ -44,7 +44,7 @@ const start = async () => {
     if (wantsHashes(words)) await rows.loadHashes();
     if (mine !== asked) return;
     state.shown = rows.filter(words, state.hidden);
-    chart.setRows(state.shown);
+    chart.setRows(state.shown, rows.filter([], state.hidden));
     labels();
     look();
   };
@@ -77,7 +77,7 @@ const start = async () => {
     const made = marks.names.map((title) => element("li", { className: "mark", textContent: title }));
     for (const lane of chart.lanesShown) {
       const text = lane.others ? `${lane.others} others` : lane.value || "none";
-      const short = text.replace(/^spiffe:\/\/[^/]+\//, "");
+      const short = rows.short(text);
       const label = element("button", { type: "button", title: text, disabled: Boolean(lane.others) || !lane.value });
       label.append(element("span", { textContent: short }), element("small", { textContent: count(lane.count) }));
       label.addEventListener("click", () => { $("search").value = `${chart.by}:"${lane.value}"`; search(); });
@@ -150,12 +150,11 @@ const start = async () => {
 
   const next = (step) => {
     const time = state.selected >= 0 ? rows.time[state.selected] : (chart.view[0] + chart.view[1]) / 2;
-    let at = rows.place(state.shown, time);
-    if (state.selected >= 0) at = state.shown.indexOf(state.selected, Math.max(at, 0));
-    else if (step > 0) at--;
-    for (at += step; at >= 0 && at < state.shown.length; at += step) {
-      if (chart.isMark(state.shown[at])) { select(state.shown[at]); return; }
-    }
+    let at = rows.place(chart.marked, time);
+    const there = chart.marked.indexOf(state.selected);
+    if (there >= 0) at = there + step;
+    else if (step < 0) at--;
+    if (at >= 0 && at < chart.marked.length) select(chart.marked[at]);
   };
   const show = (from, to) => { chart.setView(from, to); look(); };
   const actions = {
@@ -183,7 +182,7 @@ const start = async () => {
     $(id).addEventListener("click", actions[key]);
   }
   $("search").addEventListener("input", search);
-  $("by").addEventListener("change", () => { chart.by = $("by").value; chart.setRows(state.shown); labels(); look(); });
+  $("by").addEventListener("change", () => { chart.by = $("by").value; chart.setRows(state.shown, chart.marked); labels(); look(); });
   for (const button of document.querySelectorAll("[data-row]")) {
     button.disabled = false;
     button.addEventListener("click", () => {
@@ -195,8 +194,8 @@ const start = async () => {
   }
   pointers(chart, {
     look,
-    chosen: (at) => select(state.shown[at]),
-    hint: (at) => { $("lanes").title = at < 0 ? "" : hint(state.shown[at]); },
+    chosen: select,
+    hint: (row) => { $("lanes").title = row < 0 ? "" : hint(row); },
   });
   const hint = (row) => [cellText(rows, "time", row), rows.text("what", row), cellText(rows, "who", row), cellText(rows, "on", row), cellText(rows, "result", row)].filter(Boolean).join("\n");
 
@@ -255,8 +254,8 @@ const pointers = (chart, { look, chosen, hint }) => {
     const still = dragged && !dragged.moved;
     dragged = null;
     if (!still) return;
-    const at = chart.nearest(event.offsetX, event.offsetY);
-    if (at >= 0) chosen(at);
+    const row = chart.nearest(event.offsetX, event.offsetY);
+    if (row >= 0) chosen(row);
   });
   lanes.addEventListener("pointercancel", () => { dragged = null; });
   lanes.addEventListener("dblclick", (event) => { chart.zoom(0.25, chart.timeAt(event.offsetX)); look(); });

@@ -9,11 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from capsign_cli.audit.timeline_data import GROUPS, MARKS, Timeline, who
+from capsign_cli.audit.timeline_data import GROUPS, MARKS, Timeline, clock, who
 from capsign_cli.page import chip, document
 
 SCRIPTS = tuple(
@@ -52,11 +50,11 @@ def render(timeline: Timeline) -> str:
         (
             _header(timeline),
             _groups(timeline),
-            '<noscript><p class="meta">Search, chart and rows need this page\'s script; what stands '
-            "out is below.</p></noscript>\n",
+            '<noscript><p class="meta">Search, chart and rows need this page\'s script; '
+            "what stands out is below.</p></noscript>\n",
             _live(),
-            _marks(timeline),
             _table(),
+            _marks(timeline),
             '<div id="paper"></div>\n',
             _footer(timeline),
             _block("rows", json.dumps(timeline.columns(), separators=(",", ":")).encode()),
@@ -108,10 +106,10 @@ def _live() -> str:
     tools = "".join(
         f'<button type="button" class="tool" id="{name}" title="{title}">{text}</button>'
         for name, title, text in (
-            ("previous", "What stands out before this (p)", "‹ previous"),
-            ("next", "What stands out after this (n)", "next ›"),
+            ("previous", "What stands out before this (p)", "&lsaquo; previous"),
+            ("next", "What stands out after this (n)", "next &rsaquo;"),
             ("in", "Zoom in (+)", "+"),
-            ("out", "Zoom out (-)", "−"),
+            ("out", "Zoom out (-)", "&minus;"),
             ("all", "Everything (0)", "all"),
         )
     )
@@ -123,25 +121,26 @@ def _live() -> str:
         f'<label>Lanes by <select id="by">{lanes}</select></label>'
         f'<div class="tools">{tools}</div></div>'
         '<div class="state"><span id="count" role="status"></span><span id="range"></span></div>'
-        f"{_KEYS}"
         '<div id="chart" tabindex="0" role="group" aria-label="Chart. Left and right move, plus '
         'and minus zoom, 0 shows everything, n and p go to what stands out.">'
         '<div class="corner" aria-hidden="true">all of it</div>'
         '<canvas id="overview" aria-hidden="true"></canvas><ol id="labels"></ol>'
         '<canvas id="lanes" role="img" aria-label="Rows over time, a lane each; the table below '
-        'has the same rows"></canvas></div></section>\n'
+        'has the same rows"></canvas></div>'
+        f"{_KEYS}</section>\n"
     )
 
 
 _KEYS = (
     '<details class="keys"><summary>Keys and search</summary><p>'
-    "<kbd>/</kbd> search · in the chart <kbd>←</kbd> <kbd>→</kbd> move, <kbd>+</kbd> <kbd>−</kbd> or "
-    "the wheel zoom, <kbd>0</kbd> everything, drag moves, a double click zooms in; a drag in the "
-    "strip above it chooses a time · <kbd>n</kbd> <kbd>p</kbd> next and previous of what stands "
-    "out · in the table <kbd>↑</kbd> <kbd>↓</kbd> <kbd>Page</kbd> <kbd>Home</kbd> <kbd>End</kbd> · "
-    "<kbd>Esc</kbd> closes a row.<br>All words must be there. <code>field:word</code> looks in one "
-    'field, <code>"two words"</code> are one, six or more digits of an intent, a commitment or a '
-    "signature's SHA-256 find its row. The address keeps what you look at.</p></details>"
+    "<kbd>/</kbd> search · in the chart <kbd>←</kbd> <kbd>→</kbd> move, <kbd>+</kbd> "
+    "<kbd>&minus;</kbd> or the wheel zoom, <kbd>0</kbd> everything, drag moves, a double click "
+    "zooms in; a drag in the strip above it chooses a time · <kbd>n</kbd> <kbd>p</kbd> next and "
+    "previous of what stands out · in the table <kbd>↑</kbd> <kbd>↓</kbd> <kbd>Page</kbd> "
+    "<kbd>Home</kbd> <kbd>End</kbd> · <kbd>Esc</kbd> closes a row.<br>All words must be there. "
+    '<code>field:word</code> looks in one field, <code>"two words"</code> are one, six or more '
+    "digits of an intent, a commitment or a signature's SHA-256 find its row. The address keeps "
+    "what you look at.</p></details>"
 )
 
 
@@ -150,9 +149,7 @@ def _marks(timeline: Timeline) -> str:
     kept = marked[-MAX_LISTED:]
     note = f" (the newest {len(kept)} of {len(marked):,})" if len(kept) < len(marked) else ""
     lines = "".join(_mark(timeline, number) for number in kept)
-    head = (
-        f'<div class="head"><h2>What stands out<small>{len(marked):,}{note}</small></h2></div>'
-    )
+    head = f'<div class="head"><h2>What stands out<small>{len(marked):,}{note}</small></h2></div>'
     if not marked:
         text = "No incident, revocation, rollout or administrative act is among these rows."
         return f'<section class="marks">{head}<p class="none">{text}</p></section>\n'
@@ -168,7 +165,7 @@ def _marks(timeline: Timeline) -> str:
 def _mark(timeline: Timeline, number: int) -> str:
     row = timeline.rows[number]
     cells = (
-        escape(timeline.clock(row.time_ms)),
+        escape(clock(row.time_ms)),
         chip(row.what, f"g-{row.group}"),
         f"<code>{escape(row.about())}</code>",
         escape(who(row)),
@@ -181,13 +178,12 @@ def _mark(timeline: Timeline, number: int) -> str:
 
 def _table() -> str:
     heads = "".join(
-        f'<div class="c-{name}" role="columnheader">{title}</div>'
-        for name, title in _HEADS.items()
+        f'<div class="c-{name}" role="columnheader">{title}</div>' for name, title in _HEADS.items()
     )
     return (
         '<div class="below only-live"><section id="grid" role="grid" aria-label="Rows in view">'
-        f'<div class="heads-room"><div class="heads" role="row" aria-rowindex="1">{heads}</div></div>'
         '<div id="scroller" tabindex="0" role="rowgroup" aria-label="Rows; arrow keys choose one">'
+        f'<div class="heads" role="row" aria-rowindex="1">{heads}</div>'
         '<div id="space"></div><div id="lines" role="presentation"></div>'
         '<p class="none" id="nothing" hidden>Nothing that matches is in view.</p></div></section>'
         '<section id="details" aria-labelledby="details-title" aria-live="polite" hidden></section>'
@@ -200,11 +196,6 @@ def _footer(timeline: Timeline) -> str:
     return (
         f"<footer><details><summary>The checkpoint that was held with {timeline.size:,} "
         f"leaves</summary><pre>{checkpoint}</pre></details>Made by <code>capsign audit timeline"
-        f"</code> at {escape(timeline.made_at)}. This page proves nothing by itself: each row names "
-        "the leaf and the command that proves it.</footer>\n"
+        f"</code> at {escape(timeline.made_at)}. This page proves nothing by itself: each row "
+        "names the leaf and the command that proves it.</footer>\n"
     )
-
-
-def listed(rows: Sequence[Any]) -> int:
-    """How many rows the list of what stands out has."""
-    return min(sum(row.group in MARKS for row in rows), MAX_LISTED)

@@ -36,6 +36,15 @@ class Rows {
       column.lower = column.values.map((one) => one.toLowerCase());
     }
     this.hashes = null;
+    const named = [...this.columns.get("workload").values, ...this.columns.get("actor").values];
+    this.domains = new Set(named.filter(Boolean).map((one) => one.split("/")[2]));
+  }
+
+  // A SPIFFE ID as it is told apart here: the trust domain only where there are several.
+  short(name) {
+    const rest = name.replace(/^spiffe:\/\//, "");
+    if (this.domains.size > 1) return rest;
+    return rest.replace(/^[^/]+\//, "").replace(/^ns\/([^/]+)\/sa\/([^/]+)$/, "$1/$2");
   }
 
   text(name, row) {

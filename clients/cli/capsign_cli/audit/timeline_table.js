@@ -2,6 +2,7 @@
 // bounded, since browsers bound the height of an element; beyond that, a pixel is several rows.
 
 const ROW = 33;
+const HEAD = 34; // of the line of column names, which stays
 const MOST_HEIGHT = 8e6;
 
 class Table {
@@ -23,16 +24,16 @@ class Table {
     this.at = selected < 0 ? -1 : list.indexOf(selected);
     this.grid.setAttribute("aria-rowcount", String(list.length + 1));
     this.height = Math.min(list.length * ROW, MOST_HEIGHT);
-    this.space.style.height = `${this.height}px`;
+    this.space.style.height = `${this.height + HEAD}px`;
     this.#paint();
   }
 
   #room() {
-    return Math.max(Math.floor(this.scroller.clientHeight / ROW), 1);
+    return Math.max(Math.floor((this.scroller.clientHeight - HEAD) / ROW), 1);
   }
 
   #first() {
-    const travel = this.height - this.scroller.clientHeight;
+    const travel = this.height + HEAD - this.scroller.clientHeight;
     if (travel <= 0) return 0;
     const share = Math.min(this.scroller.scrollTop / travel, 1);
     return Math.min(Math.round(share * (this.list.length - this.#room())), this.list.length - 1);
@@ -41,7 +42,7 @@ class Table {
   show(at) {
     const room = this.#room(), first = this.#first();
     if (at >= first && at < first + room) { this.#paint(); return; }
-    const travel = this.height - this.scroller.clientHeight;
+    const travel = this.height + HEAD - this.scroller.clientHeight;
     const wanted = Math.max(at < first ? at : at - room + 1, 0);
     this.scroller.scrollTop = (wanted / Math.max(this.list.length - room, 1)) * travel;
     this.#paint();
@@ -107,7 +108,7 @@ class Table {
 const cellText = (rows, column, row) => {
   if (column === "time") return `${day(rows.time[row])} ${clock(rows.time[row])}`;
   if (column === "leaf") return String(rows.leaf[row]);
-  if (column === "who") return (rows.text("workload", row) || rows.text("actor", row)).replace(/^spiffe:\/\//, "");
+  if (column === "who") return rows.short(rows.text("workload", row) || rows.text("actor", row));
   if (column === "on") {
     const key = [rows.text("tenant", row), rows.text("key", row)].filter(Boolean).join("/");
     const version = rows.text("version", row);
