@@ -101,9 +101,15 @@ class Page:
             self.requests.append(parameters["request"]["url"])
 
 
-_UNTIL = (
-    "const until = async (test) => { while (!test()) await new Promise(requestAnimationFrame); };"
-)
+_UNTIL = """
+const until = async (test) => {
+  const end = performance.now() + 60000;
+  while (!test()) {
+    if (performance.now() > end) throw new Error(`it never came: ${test}`);
+    await new Promise(requestAnimationFrame);
+  }
+};
+"""
 
 
 class Browser:

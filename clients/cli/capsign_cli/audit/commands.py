@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "query",
         "What happened: by workload, key, time, outcome, intent and more; both streams.",
     ),
+    "timeline": (
+        "capsign_cli.audit.timeline",
+        "timeline",
+        "What happened and when: in the terminal, or as a page with --html.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",
@@ -23,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "capsign_cli.audit.split_view",
         "command",
         "What the split view that an agent kept proves.",
+    ),
+    "receipt": (
+        "capsign_cli.audit.receipt",
+        "receipt",
+        "An entry, and the proof that it is in the log.",
     ),
 }
 """Where each command is, and its line in the help."""

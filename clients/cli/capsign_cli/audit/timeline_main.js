@@ -122,10 +122,11 @@ const start = async () => {
     const hidden = (parts.get("without") ?? "").split(",");
     state.hidden = new Set([...rows.groups.keys()].filter((one) => hidden.includes(rows.groups[one].name)));
     const [from, to] = (parts.get("t") ?? "").split("-").map(Number);
-    if (to > from) chart.setView(from, to);
-    if (rows.columns.has(parts.get("by"))) chart.by = $("by").value = parts.get("by");
+    chart.setView(...(to > from ? [from, to] : chart.all));
+    chart.by = $("by").value = rows.columns.has(parts.get("by")) ? parts.get("by") : "workload";
     const row = Number(parts.get("row") ?? -1);
     if (row >= 0 && row < rows.size) select(row);
+    else unselect();
     buttons();
   };
 

@@ -63,7 +63,7 @@ class Table {
     };
     if (!(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
-    this.select(this.at < 0 ? 0 : this.at + moves[event.key]);
+    this.select(this.at + moves[event.key]); // -1 before the first
   }
 
   #paint() {
