@@ -80,8 +80,7 @@ class Row:
         named = f"{key} v{text('version')}" if key and text("version") else key
         target = text("target", "")
         subject = named if named and not target.startswith(named) else target
-        detail = text("detail", "")
-        return " ".join(filter(None, (subject or (not named and text("workload", "")), detail)))
+        return " ".join(filter(None, (subject or text("workload", ""), text("detail", ""))))
 
 
 def who(row: Row) -> str:
