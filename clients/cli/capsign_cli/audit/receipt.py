@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from capsign_cli import output
+from capsign_cli.audit import place
 from capsign_cli.failures import REFUSED, UNAVAILABLE, CliError
 
 
 @click.command()
-@click.argument("place", metavar="ARCHIVE")
+@place.options
 @click.argument("leaf", type=click.IntRange(0))
 @click.option(
     "--to",
@@ -22,19 +23,18 @@ from capsign_cli.failures import REFUSED, UNAVAILABLE, CliError
     help="Directory for LEAF.entry and LEAF.tlog-proof.",
 )
 @output.option
-def receipt(place: str, leaf: int, folder: Path) -> None:
+def receipt(place: str, password_file: Path | None, leaf: int, folder: Path) -> None:
     """Write the entry of a leaf, and the C2SP tlog-proof that shows it to be in the log.
 
     Whoever has the log's key verifies the two offline.
     """
-    from capsign_evidence.archive import open_archive
     from capsign_evidence.merkle import TreeDataError
     from capsign_evidence.proofs import TreeReader
     from capsign_evidence.receipt import SUFFIX, make_receipt
 
     from capsign_cli.audit.timeline_receipts import tree_size
 
-    with open_archive(place) as archive:
+    with _opened(place, password_file) as archive:
         note = archive.checkpoint()
         size = tree_size(note or b"")
         if note is None or leaf >= size:
@@ -53,3 +53,6 @@ def receipt(place: str, leaf: int, folder: Path) -> None:
     output.record(
         {"leaf": leaf, "tree_size": size, "files": [str(folder / name) for name in written]}
     )
+
+
+_opened = place.opened

@@ -5,9 +5,10 @@ terminal.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import output
+from capsign_cli.audit import conditions, place
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _COLOURS = {
 
 
 @click.command()
-@click.argument("place", metavar="ARCHIVE")
+@place.options
 @click.option(
     "--html",
     "page",
@@ -61,19 +63,27 @@ _COLOURS = {
     show_default=True,
     help="What each lane is of, in the terminal.",
 )
+@conditions.options
 @output.option
-def timeline(place: str, page: Path | None, most: int, by: str) -> None:
+def timeline(
+    place: str, password_file: Path | None, page: Path | None, most: int, by: str, **given: Any
+) -> None:
     """Who signed what and when, with rollouts, revocations and incidents marked.
 
-    ARCHIVE is a copy of the store, a postgresql:// URL or a directory of tiles. The page of --html
+    ARCHIVE is a copy of the store's file, or the postgresql:// URL of a store. The page of --html
     needs no network and holds everything that matches; each row names the entry that proves it.
+    The conditions are those of `capsign audit query`.
     """
-    from capsign_evidence.archive import open_archive
-    from capsign_evidence.archive.reading import events
+    from capsign_evidence.archive.scan import Looked, find
 
-    with open_archive(place) as archive, output.progress() as say:
-        found = _told(events(archive), say)
-        made = make(archive, found, most, "", place)
+    selection = conditions.selection(given)
+    with _opened(place, password_file) as archive, output.progress() as say:
+
+        def tell(now: Looked) -> None:
+            say(f"{now.through:,} of {now.size:,} entries")
+
+        found = find(archive, selection, tell=tell)
+        made = make(archive, found, most, _conditions_in_words(given), place)
     if page is None:
         show(made, by)
         return
@@ -81,12 +91,22 @@ def timeline(place: str, page: Path | None, most: int, by: str) -> None:
     output.line({"page": str(page), "rows": len(made.rows)}, f"Wrote {page}.")
 
 
-def _told(found: Iterable[Event], say: Callable[[str], None]) -> Iterable[Event]:
-    """The same events, with progress."""
-    for number, event in enumerate(found):
-        if number % 4096 == 0:
-            say(f"{number:,} events")
-        yield event
+_opened = place.opened
+
+
+def _conditions_in_words(given: Mapping[str, Any]) -> str:
+    """What was asked for, to stand on the page."""
+    from capsign_cli.audit.timeline_data import clock
+
+    parts = []
+    for name, value in given.items():
+        if name in {"since", "until"}:
+            parts += [f"{name} {clock(value)} UTC"] if value is not None else []
+        elif isinstance(value, tuple):
+            parts += [f"{name} {one.hex() if isinstance(one, bytes) else one}" for one in value]
+        elif value:
+            parts.append(name if value is True else f"{name} {value}")
+    return ", ".join(parts)
 
 
 def make(archive: Archive, found: Iterable[Event], most: int, filters: str, place: str) -> Timeline:
@@ -109,10 +129,15 @@ def make(archive: Archive, found: Iterable[Event], most: int, filters: str, plac
         checkpoint=(note or b"").decode("utf-8", "replace"),
         made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         filters=filters,
-        command=f"capsign audit receipt {place} LEAF",
+        command=f"capsign audit receipt {_named(place)} LEAF",
         rows=rows,
         receipts=timeline_receipts.gather(archive, (row.leaf for row in rows), note),
     )
+
+
+def _named(place: str) -> str:
+    """How the page names the archive: a URL may say more than a page should."""
+    return "ARCHIVE" if "://" in place else shlex.quote(place)
 
 
 def write_page(timeline: Timeline, page: Path) -> None:
