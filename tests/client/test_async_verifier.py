@@ -5,11 +5,10 @@ it asks again, is the same code and tested there.
 from __future__ import annotations
 
 import asyncio
-import threading
+from functools import partial
 
 import capsign
 import pytest
-from capsign.key_set_source import HttpsSource
 from support.key_sets import KEYS, Clock, jwk, jws, served, set_of
 
 
@@ -30,19 +29,13 @@ def verifier(signer, agent, clock):
     return capsign.AsyncVerifier(signer, algorithms=list(KEYS), clock=clock, purpose="jwt")
 
 
-class Slow:
-    """A source whose answer comes when it is let."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.asked = 0
-        self.began, self.let = threading.Event(), threading.Event()
-        monkeypatch.setattr(HttpsSource, "fetch", self.fetch)
-
-    def fetch(self, _etag: str):
-        self.asked += 1
-        self.began.set()
-        assert self.let.wait(20)
-        return capsign.key_set_cache.Fetched(set_of("EdDSA"), "", 60.0)
+@pytest.fixture
+def web(tmp_path):
+    """A server of keys, and a verifier that asks it."""
+    with served(tmp_path) as (server, url, tls):
+        server.headers |= {"Cache-Control": "max-age=60"}
+        yield server, partial(capsign.AsyncVerifier, url, algorithms=["EdDSA"], tls=tls)
+        server.let.set()
 
 
 async def test_good_and_bad_ones_and_what_is_told_of_them(verifier, signer, agent):
@@ -71,29 +64,29 @@ async def test_a_signature_of_a_signer_is_taken_as_it_is(verifier, signer, agent
         await verifier.verify(b"m", made)
 
 
-async def test_many_calls_share_one_fetch_and_the_loop_runs_meanwhile(monkeypatch):
-    source = Slow(monkeypatch)
-    verifier = capsign.AsyncVerifier("https://keys.test/set", algorithms=["EdDSA"])
+async def test_many_calls_share_one_fetch_and_the_loop_runs_meanwhile(web):
+    server, make = web
+    server.let.clear()
+    verifier = make()
     calls = [asyncio.create_task(verifier.verify_jws(jws("EdDSA"))) for _ in range(20)]
-    await asyncio.to_thread(source.began.wait, 20)
+    await asyncio.to_thread(server.began.wait, 20)
     calls[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await calls[0]
-    source.let.set()
+    server.let.set()
     assert {found.payload for found in await asyncio.gather(*calls[1:])} == {b"payload"}
-    assert source.asked == 1
+    assert len(server.asked) == 1
 
 
-async def test_an_unknown_kid_that_comes_during_a_fetch_waits_for_it(monkeypatch, clock):
-    source = Slow(monkeypatch)
-    source.let.set()
-    verifier = capsign.AsyncVerifier("https://keys.test/set", algorithms=["EdDSA"], clock=clock)
+async def test_an_unknown_kid_that_comes_during_a_fetch_waits_for_it(web, clock):
+    server, make = web
+    verifier = make(clock=clock)
     await verifier.verify_jws(jws("EdDSA"))
     clock.now += 30
     calls = [verifier.verify(b"m", b"s", kid=f"k{number}") for number in range(20)]
     found = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(one) for one in found} == {capsign.InvalidSignature}
-    assert source.asked == 2
+    assert len(server.asked) == 2
 
 
 async def test_by_https_and_through_no_proxy_that_the_environment_names(tmp_path, monkeypatch):

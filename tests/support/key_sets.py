@@ -86,6 +86,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.status, self.body, self.headers = 200, set_of("EdDSA"), {"ETag": '"1"'}
         self.asked: list[str] = []
+        self.began, self.let = threading.Event(), threading.Event()
+        self.let.set()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -94,6 +96,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         tag = self.headers.get("If-None-Match", "")
         self.server.asked.append(tag)
+        self.server.began.set()
+        assert self.server.let.wait(20)
         same = self.server.status == 200 and tag == self.server.headers.get("ETag")
         self.send_response(304 if same else self.server.status)
         for name, value in self.server.headers.items():

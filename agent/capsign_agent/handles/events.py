@@ -45,8 +45,8 @@ class HandleEvents:
             self._registry.drop_grant(grant)
             self._tell("handles.dropped")
 
-    def heed(self, told: capability_pb2.WatchResponse) -> None:
-        """Drop what the adapter says was withdrawn."""
+    def heed(self, told: capability_pb2.WatchResponse) -> bool:
+        """Drop what the adapter says was withdrawn. Returns whether something of it was held."""
         registry = self._registry
         before = len(registry.issued)
         if told.drop_all:
@@ -54,8 +54,10 @@ class HandleEvents:
         for grant in told.dropped_grants:
             registry.drop_grant(grant)
         registry.drop_serials(told.dropped_serials)
-        if len(registry.issued) != before:
-            self._tell("handles.dropped")
+        if len(registry.issued) == before:
+            return False
+        self._tell("handles.dropped")
+        return True
 
     def tell_missing(self) -> None:
         """Log which of the configured grants the adapter does not give, whenever that changes."""

@@ -81,6 +81,12 @@ class Renewal:
         self._fetching = False
         self._told_meanwhile = 0
         self._epoch = 0
+        self._answered = 0
+
+    @property
+    def answered(self) -> int:
+        """The revocation epoch under which the full set was given that was taken last."""
+        return self._answered
 
     def fetch_soon(self) -> None:
         """Fetch a full new set as soon as possible, because those held may be out of date."""
@@ -197,7 +203,8 @@ class Renewal:
                 raise
             finally:
                 self._fetching = False
-            self._epoch = max(self._epoch, response.revocation_epoch)
+            self._answered = response.revocation_epoch
+            self._epoch = max(self._epoch, self._answered)
             self._changes.tell_missing()
             if self._told_meanwhile > response.revocation_epoch:
                 self.fetch_soon()

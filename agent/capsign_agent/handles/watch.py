@@ -64,7 +64,10 @@ class Watch:
     def heed(self, told: capability_pb2.WatchResponse) -> None:
         """Act on one message of the stream."""
         self._authorities_changed(told.trust_bundle_sequence)
-        self._changes.heed(told)
+        # A replica that is behind tells what was lifted meanwhile. And whatever is dropped is asked
+        # for once more: the news may be of an epoch that a renewal has told already.
+        if told.revocation_epoch >= self._renewal.answered and self._changes.heed(told):
+            self._renewal.fetch_soon()
         if told.policy_digest != self.policy:
             if self.policy:
                 self._renewal.fetch_soon()

@@ -193,6 +193,39 @@ async def test_what_is_told_while_an_answer_is_on_its_way_is_asked_for_again(rig
         assert rig.adapter.asked == 3
 
 
+async def test_old_news_that_comes_after_the_answer_takes_nothing_away(rig: Rig) -> None:
+    """`b` was revoked and lifted again. The set that the adapter gave after the lift was held when
+    the word of a replica that did not know of it yet arrived: `b` was dropped, and since its epoch
+    was heard before, it was not asked for until something else changed.
+    """
+    rig.adapter.epoch = 7
+    with rig.keeping():
+        await settled(rig)
+        for epoch in (6, 7):
+            dropped = ["b"] if epoch == 6 else []
+            rig.watch.heed(
+                capability_pb2.WatchResponse(revocation_epoch=epoch, dropped_grants=dropped)
+            )
+            assert sorted(rig.book.issued) == ["a", "b"]
+        assert rig.adapter.asked == 1
+
+
+async def test_whatever_is_dropped_is_asked_for_once_more(rig: Rig) -> None:
+    """A renewal told epoch 9, so the news of it is not new; what it drops may be given again."""
+    with rig.keeping():
+        await settled(rig)
+        rig.renewal.heed_epoch(9)
+        await until(lambda: rig.adapter.asked == 2)
+        rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=9, dropped_grants=["b"]))
+        assert sorted(rig.book.issued) == ["a"]
+        await until(lambda: sorted(rig.book.issued) == ["a", "b"], seconds=5)
+        for _ in range(3):  # told again and again while it stands, and there is nothing to drop
+            rig.adapter.grants = {"a"}
+            rig.watch.heed(capability_pb2.WatchResponse(revocation_epoch=9, dropped_grants=["c"]))
+        await asyncio.sleep(0.3)
+        assert rig.adapter.asked == 3
+
+
 async def test_news_that_is_no_newer_than_the_answer_on_its_way_asks_nothing(rig: Rig) -> None:
     """An agent's first news may come before its first handles: such a start asked twice."""
     rig.adapter.epoch = 7
