@@ -166,3 +166,13 @@ def test_what_is_no_store_is_refused(tmp_path):
     ):
         with pytest.raises(ArchiveError, match=what):
             open_archive(place)
+
+
+def test_a_number_where_bytes_should_be_is_damage(copy):
+    """SQLite has no types: a number would be read as so many zero bytes, more than fit."""
+    with sqlite3.connect(copy) as connection:
+        connection.execute("UPDATE log_segments SET entries = 1000000000000")
+    connection.close()
+    with open_archive(copy) as archive, pytest.raises(ArchiveError, match="another type") as told:
+        list(archive.entries(0, 1))
+    assert told.value.damaged

@@ -44,6 +44,9 @@ class MemoryArchive:
     def checkpoint(self) -> bytes | None:
         return self.note
 
+    def notes(self) -> list[bytes]:
+        return [self.note] if self.note else []
+
     def entries(self, first: int, count: int) -> Iterator[bytes]:
         if first < self.first:
             raise ArchiveError("Moved away.", "Look there.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -134,13 +134,35 @@ class Frontier:
 
     def append(self, entry: bytes) -> None:
         """Add one entry."""
-        node = hashlib.sha256(b"\x00" + entry).digest()
-        size = self.size
+        self._push(hashlib.sha256(b"\x00" + entry).digest(), 0)
+
+    def extend(self, entries: Sequence[bytes]) -> bytes:
+        """Add entries. Returns the root over them alone if they are a complete subtree of this
+        tree: a power of two that begins at a multiple of itself; else the root of the tree.
+        """
+        width = len(entries)
+        if not width or width & (width - 1) or self.size % width:
+            for entry in entries:
+                self.append(entry)
+            return self.root()
+        sha256 = hashlib.sha256
+        row = [sha256(b"\x00" + entry).digest() for entry in entries]
+        level = 0
+        while len(row) > 1:
+            pairs = iter(row)
+            row = [sha256(b"\x01" + left + next(pairs)).digest() for left in pairs]
+            level += 1
+        self._push(row[0], level)
+        return row[0]
+
+    def _push(self, node: bytes, level: int) -> None:
+        """Add the root of a complete subtree of 2**level leaves."""
+        size = self.size >> level
         while size & 1:
             node = _join(self._roots.pop(), node)
             size >>= 1
         self._roots.append(node)
-        self.size += 1
+        self.size += 1 << level
 
     def root(self) -> bytes:
         """The tree's root, RFC 6962 section 2.1."""

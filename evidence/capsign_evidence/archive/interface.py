@@ -51,6 +51,11 @@ class Archive(Protocol):
     def checkpoint(self) -> bytes | None:
         """The newest signed note, if there is one."""
 
+    def notes(self) -> list[bytes]:
+        """All signed notes that are held, the newest first; more than one where a checkpoint is
+        signed before its witnesses have cosigned it.
+        """
+
     def entries(self, first: int, count: int) -> Iterator[bytes]:
         """Entries from leaf `first`, ascending; fewer where the log ends. Raises ArchiveError where
         one is missing in between.

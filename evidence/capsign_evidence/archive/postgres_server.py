@@ -42,12 +42,11 @@ class PostgresArchive(RelationalArchive):
             )
         except psycopg.Error as error:
             raise _unreadable(error) from error
-        rows = self._rows(
-            "SELECT to_regclass('log_segments') IS NOT NULL, "
-            "to_regclass('log_summaries') IS NOT NULL"
+        names = self._rows(
+            "SELECT tablename::text FROM pg_tables WHERE schemaname = ANY(current_schemas(false))"
         )
-        self._summarised = bool(rows[0][1])
-        if not rows[0][0]:
+        self._tables = frozenset(str(row[0]) for row in names)
+        if not {"log_segments", "audit_batches"} <= self._tables:
             self.close()
             raise ArchiveError(
                 "The database at this URL holds no store.", "Name the store's database."

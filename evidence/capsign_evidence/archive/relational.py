@@ -32,8 +32,8 @@ _LENGTH = struct.Struct(">H")
 class RelationalArchive(ABC):
     """What is the same for all engines: SQL with `?` for parameters, whose rows are bounded."""
 
-    _summarised: bool
-    """Whether the store is of a release that makes summaries."""
+    _tables: frozenset[str]
+    """The tables that there are: earlier releases had fewer."""
 
     @abstractmethod
     def _rows(self, sql: str, *parameters: Any) -> list[Row]:
@@ -61,8 +61,17 @@ class RelationalArchive(ABC):
         return int(rows[0][0]) if rows else 0
 
     def checkpoint(self) -> bytes | None:
-        rows = self._rows("SELECT note FROM checkpoint WHERE id = 1")
-        return bytes(rows[0][0]) if rows else None
+        return next(iter(self.notes()), None)
+
+    def notes(self) -> list[bytes]:
+        found = [
+            row
+            for table in ("checkpoint", "published")
+            if table in self._tables
+            for row in self._rows(f"SELECT tree_size, note FROM {table} WHERE id = 1")  # noqa: S608 - constants
+        ]
+        found.sort(key=lambda row: int(row[0]), reverse=True)
+        return [_blob(note) for _, note in found]
 
     def entries(self, first: int, count: int) -> Iterator[bytes]:
         last = first + count
@@ -85,7 +94,7 @@ class RelationalArchive(ABC):
                 first,
                 first + count,
             )
-            return [bytes(row[0]) for row in rows]
+            return [_blob(row[0]) for row in rows]
         found: list[bytes] = []
         for start, _, blob in self._segments("hashes", first, first + count):
             low = max(first - start, 0) * HASH_LEN
@@ -105,13 +114,13 @@ class RelationalArchive(ABC):
                 BATCHES,
             )
             for index, workload, batch in rows:
-                yield int(index), str(workload), bytes(batch)
+                yield int(index), _text(workload), _blob(batch)
             if len(rows) < BATCHES:
                 return
             first_leaf = int(rows[-1][0]) + 1
 
     def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
-        if not self._summarised:
+        if "log_summaries" not in self._tables:
             return
         while True:
             rows = self._rows(
@@ -121,7 +130,7 @@ class RelationalArchive(ABC):
                 SUMMARIES,
             )
             for tile, summary in rows:
-                yield int(tile), bytes(summary)
+                yield int(tile), _blob(summary)
             if len(rows) < SUMMARIES:
                 return
             first_tile = int(rows[-1][0]) + 1
@@ -153,7 +162,7 @@ class RelationalArchive(ABC):
                         "incident: keep the store as it is.",
                         damaged=True,
                     )
-                yield index, leaf_count, bytes(blob)
+                yield index, leaf_count, _blob(blob)
                 expected = index + leaf_count
             if len(rows) < SEGMENTS or expected is None:
                 return
@@ -169,6 +178,21 @@ class RelationalArchive(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _blob(value: object) -> bytes:
+    """Bytes of a column. SQLite keeps what it is given: another type may have been put there."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise ArchiveError(
+            "A column of the store that holds bytes has another type.",
+            "This is an incident: keep the store as it is.",
+            damaged=True,
+        )
+    return bytes(value)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _split(bundle: bytes) -> list[bytes]:

@@ -30,11 +30,13 @@ class SqliteArchive(RelationalArchive):
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=WAIT_S
             )
-            tables = {row[0] for row in self._rows("SELECT name FROM sqlite_master")}
+            # Text is read as bytes: entries that were changed by SQL may have become text.
+            self._connection.text_factory = bytes
+            names = self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")
         except sqlite3.Error as error:
             raise self._unreadable(error) from error
-        self._summarised = "log_summaries" in tables
-        if not {"log_segments", "audit_batches"} <= tables:
+        self._tables = frozenset(row[0].decode() for row in names)
+        if not {"log_segments", "audit_batches"} <= self._tables:
             self.close()
             raise ArchiveError(f"{path} is a database, and not a store.", "Name the store's file.")
 

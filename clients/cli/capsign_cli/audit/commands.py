@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "timeline",
         "What happened and when: in the terminal, or as a page with --html.",
     ),
+    "verify": (
+        "capsign_cli.audit.verify",
+        "verify",
+        "That nothing is missing, changed or added: signatures, tree, batches.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",
