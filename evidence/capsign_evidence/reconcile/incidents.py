@@ -1,0 +1,130 @@
+"""Incidents that stand, and how they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
+
+MAX_STANDING = 1024
+"""Most incidents that stand at once. What is found beyond that is not told until others have ended;
+what can be found again later (silence) is.
+"""
+
+MAX_COUNT = (1 << 32) - 1
+
+
+class IncidentKey(NamedTuple):
+    """What names an incident; see `IncidentLeaf`."""
+
+    kind: IncidentKind
+    workload: str = ""
+    boot_id: bytes = b""
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident that stands, or one that has ended. Fields as in `IncidentLeaf`."""
+
+    kind: IncidentKind
+    workload: str
+    boot_id: bytes
+    digest: bytes
+    intent_id: bytes
+    leaf_index_plus_one: int
+    first: int
+    last: int
+    count: int
+    since_ms: int
+
+    @property
+    def key(self) -> IncidentKey:
+        return IncidentKey(self.kind, self.workload, self.boot_id, self.digest)
+
+    def entry(self, state: IncidentState, time_ms: int, policy_digest: bytes) -> bytes:
+        """The entry of the log that says that it was found, or has ended."""
+        return IncidentLeaf(
+            time_ms,
+            policy_digest,
+            self.kind,
+            state,
+            self.workload,
+            self.boot_id,
+            self.digest,
+            self.intent_id,
+            self.leaf_index_plus_one,
+            self.first,
+            self.last,
+            self.count,
+            self.since_ms,
+        ).encode()
+
+
+class Change(NamedTuple):
+    """An incident was found, or has ended."""
+
+    state: IncidentState
+    incident: Incident
+
+
+class Standing:
+    """The incidents that stand, and the changes that nobody has taken yet."""
+
+    def __init__(self, incidents: Iterable[Incident] = ()) -> None:
+        self._by_key = {one.key: one for one in incidents}
+        self._changes: list[Change] = []
+        self.untold = 0
+        """How many were found while there was no room."""
+
+    def __iter__(self) -> Iterator[Incident]:
+        return iter(self._by_key.values())
+
+    def has(self, key: IncidentKey) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def full(self) -> bool:
+        return len(self._by_key) >= MAX_STANDING
+
+    def found(
+        self,
+        key: IncidentKey,
+        since_ms: int,
+        *,
+        intent_id: bytes = b"",
+        leaf_index: int = -1,
+        span: tuple[int, int] = (0, 0),
+        count: int = 1,
+    ) -> None:
+        """It is there: newly, or it grew by `count`."""
+        known = self._by_key.get(key)
+        if known is not None:
+            grown = min(known.count + count, MAX_COUNT)
+            last = max(known.last, span[1])
+            self._by_key[key] = replace(known, count=grown, last=last)
+            return
+        if self.full:
+            self.untold += 1
+            return
+        fresh = Incident(
+            *key, intent_id, leaf_index + 1, *span, min(max(count, 0), MAX_COUNT), since_ms
+        )
+        self._by_key[key] = fresh
+        self._changes.append(Change(IncidentState.FOUND, fresh))
+
+    def ended(self, key: IncidentKey) -> None:
+        """It is not there any more; nothing if it was not."""
+        gone = self._by_key.pop(key, None)
+        if gone is not None:
+            self._changes.append(Change(IncidentState.ENDED, gone))
+
+    def take_changes(self) -> list[Change]:
+        """What changed since this was called last, in order."""
+        taken, self._changes = self._changes, []
+        return taken

@@ -1,0 +1,53 @@
+"""Reads what reconciliation needs of an entry. A signature's entry is read by its offsets, which
+takes a twentieth of decoding it; that the bytes are canonical is for `audit verify` to say.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind, LeafError
+
+_HEAD = 42
+"""Bytes that all kinds share: version, kind, time, policy digest."""
+_TAIL = INTENT_LEN + 2 * HASH_LEN
+_SECOND = 38 + HASH_LEN
+"""Bytes that the second signature of an entry adds."""
+
+
+class SignedLeaf(NamedTuple):
+    """Of an entry about one signature, or about two that answer one call."""
+
+    time_ms: int
+    workload: str
+    certificate_key: bytes
+    intent_id: bytes
+    hashes: tuple[bytes, ...]
+    """SHA-256 of each signature."""
+
+
+def time_of(entry: bytes) -> int:
+    """Milliseconds since 1970."""
+    return int.from_bytes(entry[2:10], "big")
+
+
+def kind_of(entry: bytes) -> int:
+    """The number of the kind, which may be one that this program does not know."""
+    return entry[1] if len(entry) > 1 else 0
+
+
+def signed(entry: bytes) -> SignedLeaf:
+    """Reads an entry of kind SIGNED or SIGNED_TWICE. Raises LeafError if it is too short."""
+    twice = entry[1] == Kind.SIGNED_TWICE
+    end = len(entry) - (_SECOND if twice else 0)
+    name_end = _HEAD + 1 + entry[_HEAD] if len(entry) > _HEAD else 0
+    if not _HEAD < name_end < end - _TAIL - 1 - HASH_LEN:
+        raise LeafError("the entry ends within a field")
+    first = entry[end - HASH_LEN : end]
+    return SignedLeaf(
+        int.from_bytes(entry[2:10], "big"),
+        entry[_HEAD + 1 : name_end].decode("ascii"),
+        entry[name_end + 1 : name_end + 1 + HASH_LEN],
+        entry[end - _TAIL : end - _TAIL + INTENT_LEN],
+        (first, entry[-HASH_LEN:]) if twice else (first,),
+    )

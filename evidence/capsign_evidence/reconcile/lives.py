@@ -1,0 +1,175 @@
+"""Lives of agents: whether a batch continues the chain that it is part of, and who has fallen
+silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from capsign_wire.adapter.v1 import evidence_pb2
+from google.protobuf.message import DecodeError
+
+from capsign_evidence.incident_leaf import IncidentKind
+from capsign_evidence.leaf_reader import AgentBatch
+from capsign_evidence.reconcile import state
+from capsign_evidence.reconcile.incidents import IncidentKey, Standing
+from capsign_evidence.reconcile.state import Life, State, bound
+from capsign_evidence.reconcile.timing import Timing
+
+Batch = evidence_pb2.AuditBatch
+
+
+class Lives:
+    """Works on the state that it is given."""
+
+    def __init__(self, known: State, standing: Standing, timing: Timing) -> None:
+        self._state = known
+        self._standing = standing
+        self._timing = timing
+
+    def batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Batch | None:
+        """An entry about a batch, and the bytes that are kept of it. Returns its records if they
+        are this life's next; what is wrong is an incident.
+        """
+        if self._taken_before(index, leaf):
+            return None
+        life = self._heard(leaf.boot_id, leaf.workload)
+        gap = leaf.first_sequence > life.through + 1
+        if gap and (life.through or not self._state.began):
+            self._gap(leaf.workload, leaf.boot_id, life.through + 1, leaf.first_sequence - 1, index)
+        batch = self._read(index, leaf, kept)
+        if batch is not None and not gap and batch.previous != life.last_hash:
+            self._find(IncidentKind.FORGED_CHAIN, index, leaf)
+        life.through, life.last_hash = leaf.last_sequence, leaf.batch_hash
+        return batch
+
+    def end_of(self, leaf: AgentBatch) -> None:
+        """After the records of a batch: whether its life has ended with it."""
+        life = self._state.lives.get(leaf.boot_id)
+        if life is not None and (leaf.closes or 0 < life.left_through <= life.through):
+            self._end(leaf.boot_id, life)
+
+    def left(self, workload: str, boot_id: bytes, through: int) -> None:
+        """A later life says what this one left: its last sequence number, 0 if all was gone."""
+        life = self._state.lives.get(boot_id) or self._state.cut.get(boot_id)
+        if life is None and boot_id not in self._state.ended and through:
+            life = self._heard(boot_id, workload)
+        if life is None or life.workload != workload:
+            return
+        if through <= life.through:
+            self._end(boot_id, life)
+        else:
+            life.left_through = through
+
+    def sweep(self) -> None:
+        """Who has fallen silent, and whose tail is lost."""
+        now_ms = self._state.now_ms
+        for boot_id, life in list(self._overdue(now_ms - self._timing.silence_ms)):
+            if life.left_through > life.through:
+                # Another life of the same agent speaks and has announced these records.
+                span = (life.through + 1, life.left_through)
+                self._gap(life.workload, boot_id, *span, -1)
+                self._end(boot_id, life)
+            elif life.last_ms + self._timing.cut_ms <= now_ms:
+                self._cut(boot_id, life)
+            elif not life.silent and not self._standing.full:
+                life.silent = True
+                self._tell(IncidentKind.SILENCE, boot_id, life)
+
+    def _overdue(self, due_ms: int) -> list[tuple[bytes, Life]]:
+        overdue = []
+        for boot_id, life in self._state.lives.items():
+            if life.last_ms > due_ms:
+                break
+            overdue.append((boot_id, life))
+        return overdue
+
+    def _cut(self, boot_id: bytes, life: Life) -> None:
+        if self._standing.full:
+            return
+        del self._state.lives[boot_id]
+        self._state.cut[boot_id] = life
+        while len(self._state.cut) > state.MAX_CLAIMS:
+            del self._state.cut[next(iter(self._state.cut))]
+        self._standing.ended(IncidentKey(IncidentKind.SILENCE, life.workload, boot_id))
+        self._tell(IncidentKind.CUT_TAIL, boot_id, life)
+
+    def _tell(self, kind: IncidentKind, boot_id: bytes, life: Life) -> None:
+        key = IncidentKey(kind, life.workload, boot_id)
+        span = (life.through, life.through)
+        self._standing.found(key, self._state.now_ms, span=span, count=0)
+
+    def _end(self, boot_id: bytes, life: Life) -> None:
+        self._state.lives.pop(boot_id, None)
+        self._state.cut.pop(boot_id, None)
+        self._state.ended[boot_id] = life.through
+        bound(self._state.ended, state.MAX_ENDED)
+        self._not_silent(boot_id, life)
+
+    def _not_silent(self, boot_id: bytes, life: Life) -> None:
+        life.silent = False
+        for kind in (IncidentKind.SILENCE, IncidentKind.CUT_TAIL):
+            self._standing.ended(IncidentKey(kind, life.workload, boot_id))
+
+    def _heard(self, boot_id: bytes, workload: str) -> Life:
+        """This life was heard of now: the last of those that are alive."""
+        lives = self._state.lives
+        life = lives.pop(boot_id, None) or self._state.cut.pop(boot_id, None)
+        if life is None:
+            life = Life(workload, self._state.now_ms)
+        elif life.silent or not lives:
+            self._not_silent(boot_id, life)
+        life.last_ms = self._state.now_ms
+        lives[boot_id] = life
+        return life
+
+    def _taken_before(self, index: int, leaf: AgentBatch) -> bool:
+        """Whether the log has these records already, or has others in their place."""
+        life = self._state.lives.get(leaf.boot_id) or self._state.cut.get(leaf.boot_id)
+        ended = self._state.ended.get(leaf.boot_id)
+        if life is not None and life.workload != leaf.workload:
+            self._find(IncidentKind.REPLAYED_BATCH, index, leaf)
+            return True
+        through = life.through if life is not None else ended
+        if through is None or (leaf.first_sequence > through and ended is None):
+            return False
+        if leaf.first_sequence > through:
+            self._find(IncidentKind.FORGED_CHAIN, index, leaf)  # after its last record
+            return True
+        same = life is None or leaf.batch_hash == life.last_hash
+        kind = IncidentKind.REPLAYED_BATCH if same else IncidentKind.FORGED_CHAIN
+        self._find(kind, index, leaf)
+        return True
+
+    def _read(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Batch | None:
+        if kept is None or hashlib.sha256(kept).digest() != leaf.batch_hash:
+            self._find(IncidentKind.BATCH_LOST, index, leaf)
+            return None
+        try:
+            batch = Batch.FromString(kept)
+        except DecodeError:
+            batch = Batch()
+        numbers = [record.sequence for record in batch.records]
+        expected = [*range(leaf.first_sequence, leaf.last_sequence + 1)]
+        if batch.boot_id != leaf.boot_id or numbers != expected:
+            self._find(IncidentKind.FORGED_CHAIN, index, leaf)
+            return None
+        return batch
+
+    def _gap(self, workload: str, boot_id: bytes, first: int, last: int, index: int) -> None:
+        self._standing.found(
+            IncidentKey(IncidentKind.GAP, workload, boot_id),
+            self._state.now_ms,
+            leaf_index=index,
+            span=(first, last),
+            count=last - first + 1,
+        )
+
+    def _find(self, kind: IncidentKind, index: int, leaf: AgentBatch) -> None:
+        self._standing.found(
+            IncidentKey(kind, leaf.workload, leaf.boot_id, leaf.batch_hash),
+            self._state.now_ms,
+            leaf_index=index,
+            span=(leaf.first_sequence, leaf.last_sequence),
+            count=leaf.last_sequence - leaf.first_sequence + 1,
+        )

@@ -1,0 +1,205 @@
+"""Signatures that wait for the record of an agent, and agents' records that wait for a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from capsign_evidence.incident_leaf import IncidentKind
+from capsign_evidence.leaf import Kind, LeafError
+from capsign_evidence.reconcile import leaves, state
+from capsign_evidence.reconcile.incidents import IncidentKey, Standing
+from capsign_evidence.reconcile.leaves import SignedLeaf
+from capsign_evidence.reconcile.state import Group, State, Workload, bound
+from capsign_evidence.reconcile.timing import Timing
+
+EntryAt = Callable[[int], bytes | None]
+"""The entry with an index, or None if it cannot be had. Rarely called: for an outcome that names an
+entry which was settled before.
+"""
+
+_LATE, _MISSING = IncidentKind.LATE, IncidentKind.SIGNED_NOT_REPORTED
+_SILENCE = IncidentKind.SILENCE
+
+
+class Signatures:
+    """Works on the state that it is given."""
+
+    def __init__(
+        self, known: State, standing: Standing, timing: Timing, entry_at: EntryAt
+    ) -> None:
+        self._state = known
+        self._standing = standing
+        self._timing = timing
+        self._entry_at = entry_at
+
+    def signed(self, index: int, leaf: SignedLeaf) -> None:
+        """An entry about a signature."""
+        mine = self._workload(leaf.workload)
+        if mine.asked.pop(leaf.intent_id, None) is not None:
+            mine.signed[leaf.intent_id] = index
+            bound(mine.signed, state.MAX_SIGNED)
+            return
+        key = leaf.certificate_key
+        group = mine.groups.get(key)
+        if group is None:
+            group = mine.groups[key] = Group()
+        group.fresh[leaf.intent_id] = (index, leaf.time_ms)
+        mine.where[leaf.intent_id] = key
+        if len(mine.where) > state.MAX_OPEN:
+            self._move(leaf.workload, key, group, len(group.fresh) // 2 + 1)
+
+    def asked(self, workload: str, intent_id: bytes, now_ms: int) -> None:
+        """An agent says that it was about to ask for this."""
+        mine = self._workload(workload)
+        index = self._reported(workload, mine, intent_id)
+        if index is None:
+            index = mine.signed.get(intent_id)
+        if index is None:
+            mine.asked[intent_id] = now_ms
+            bound(mine.asked, state.MAX_OPEN)
+        else:
+            mine.signed[intent_id] = index
+            bound(mine.signed, state.MAX_SIGNED)
+
+    def done(self, workload: str, intent_id: bytes, index: int) -> bool:
+        """An agent says that entry `index` is about this intent. Returns whether it is."""
+        mine = self._workload(workload)
+        mine.asked.pop(intent_id, None)
+        known = mine.signed.pop(intent_id, None)
+        if known is None:
+            known = self._reported(workload, mine, intent_id)
+        if known == index:
+            return True
+        entry = self._entry_at(index) if 0 <= index < self._state.position else None
+        if entry is None or leaves.kind_of(entry) not in {Kind.SIGNED, Kind.SIGNED_TWICE}:
+            return False
+        try:
+            leaf = leaves.signed(entry)
+        except (LeafError, UnicodeDecodeError):
+            return False
+        return (leaf.workload, leaf.intent_id) == (workload, intent_id)
+
+    def failed(self, workload: str, intent_id: bytes, *, refused: bool) -> None:
+        """An agent says that this was refused, or that it does not know what came of it."""
+        mine = self._workload(workload)
+        mine.signed.pop(intent_id, None)
+        if refused:
+            mine.asked.pop(intent_id, None)
+
+    def claimed(self, workload: str, certificate_key: bytes, boot_id: bytes) -> None:
+        """A life says that it has a certificate for this key."""
+        mine = self._workload(workload)
+        mine.claims.setdefault(certificate_key, []).append(boot_id)
+        bound(mine.claims, state.MAX_CLAIMS)
+        self._standing.ended(IncidentKey(_SILENCE, workload, b"", certificate_key))
+
+    def sweep(self) -> None:
+        """Move what has become due, and forget what is settled."""
+        for name, mine in list(self._state.workloads.items()):
+            for key, group in list(mine.groups.items()):
+                self._move(name, key, group)
+                if not (group.fresh or group.late or group.missing or group.lost):
+                    del mine.groups[key]
+            self._forget_old(mine)
+            if not (mine.groups or mine.asked or mine.signed or mine.claims):
+                del self._state.workloads[name]
+
+    def _forget_old(self, mine: Workload) -> None:
+        due = self._state.now_ms - self._timing.cut_ms
+        while mine.asked:
+            first = next(iter(mine.asked))
+            if mine.asked[first] > due:
+                return
+            del mine.asked[first]
+
+    def _move(self, workload: str, key: bytes, group: Group, early: int = 0) -> None:
+        """Move what is due on, oldest first; `early`: so many of the fresh ones at once."""
+        now_ms, timing = self._state.now_ms, self._timing
+        mine = self._state.workloads[workload]
+        while group.fresh:
+            intent_id, (index, at_ms) = next(iter(group.fresh.items()))
+            if early <= 0 and at_ms + timing.report_ms > now_ms:
+                break
+            early -= 1
+            del group.fresh[intent_id]
+            if not group.late and self._owed(mine, key, index, at_ms):
+                self._miss(workload, key, group, intent_id, (index, at_ms))
+            else:
+                group.late[intent_id] = (index, at_ms)
+                self._find(_LATE, workload, key, intent_id, index)
+        while group.late:
+            intent_id, (index, at_ms) = next(iter(group.late.items()))
+            crowded = len(group.late) > state.MAX_OPEN
+            if not crowded and not self._owed(mine, key, index, at_ms):
+                self._quiet(workload, key, at_ms)
+                return
+            del group.late[intent_id]
+            self._miss(workload, key, group, intent_id, (index, at_ms))
+        self._not_late(workload, key)
+
+    def _owed(self, mine: Workload, key: bytes, index: int, at_ms: int) -> bool:
+        """Whether nobody can still hold the record of this signature in good faith."""
+        if at_ms + self._timing.cut_ms <= self._state.now_ms:
+            return True
+        claims = mine.claims.get(key)
+        if not claims:
+            return False
+        lives = (self._state.lives.get(boot_id) for boot_id in claims)
+        return all(life is None or life.horizon > index for life in lives)
+
+    def _quiet(self, workload: str, key: bytes, at_ms: int) -> None:
+        """The oldest that is late cannot be judged: if that is because no agent with this key was
+        ever heard of, that is silence too.
+        """
+        mine = self._state.workloads[workload]
+        if at_ms + self._timing.silence_ms <= self._state.now_ms and key not in mine.claims:
+            silence = IncidentKey(_SILENCE, workload, b"", key)
+            if not self._standing.has(silence):
+                self._standing.found(silence, self._state.now_ms)
+
+    def _miss(
+        self, workload: str, key: bytes, group: Group, intent_id: bytes, what: tuple[int, int]
+    ) -> None:
+        self._find(_MISSING, workload, key, intent_id, what[0])
+        if len(group.missing) < state.MAX_MISSING:
+            group.missing[intent_id] = what
+        else:
+            group.lost += 1
+            self._state.workloads[workload].where.pop(intent_id, None)
+
+    def _reported(self, workload: str, mine: Workload, intent_id: bytes) -> int | None:
+        """Settle a signature that was not reported; returns its index, None if there is none."""
+        key = mine.where.pop(intent_id, None)
+        if key is None:
+            return None
+        group = mine.groups[key]
+        found = group.fresh.pop(intent_id, None)
+        if found is None:
+            found = group.late.pop(intent_id, None)
+            if found is not None and not group.late:
+                self._not_late(workload, key)
+        if found is None:
+            found = group.missing.pop(intent_id)
+            if not group.missing and not group.lost:
+                self._standing.ended(IncidentKey(_MISSING, workload, b"", key))
+        return found[0]
+
+    def _not_late(self, workload: str, key: bytes) -> None:
+        self._standing.ended(IncidentKey(_LATE, workload, b"", key))
+        self._standing.ended(IncidentKey(_SILENCE, workload, b"", key))
+
+    def _find(
+        self, kind: IncidentKind, workload: str, key: bytes, intent_id: bytes, index: int
+    ) -> None:
+        self._standing.found(
+            IncidentKey(kind, workload, b"", key),
+            self._state.now_ms,
+            intent_id=intent_id,
+            leaf_index=index,
+        )
+
+    def _workload(self, name: str) -> Workload:
+        mine = self._state.workloads.get(name)
+        if mine is None:
+            mine = self._state.workloads[name] = Workload()
+        return mine

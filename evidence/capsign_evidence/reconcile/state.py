@@ -1,0 +1,93 @@
+"""What reconciliation remembers between two entries: plain data, so that it can be written down and
+taken up again, also by another process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_OPEN = 65_536
+"""Most signatures of one workload that are not reported yet, and as many intents without a
+signature.
+"""
+MAX_MISSING = 4096
+"""Most signatures under one certificate key that are remembered by name after they are an
+incident.
+"""
+MAX_SIGNED = 8192
+"""Most intents of one workload that are reported and signed and have no outcome yet."""
+MAX_CLAIMS = 4096
+"""Most certificate keys of one workload that are remembered."""
+MAX_ENDED = 262_144
+"""Most lives that are remembered after their end."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One life ("boot") of an agent."""
+
+    workload: str
+    last_ms: int
+    """When it was heard of last."""
+    through: int = 0
+    """The last sequence number that is in the log."""
+    last_hash: bytes = b""
+    horizon: int = 0
+    """The number of leaves that the log had, at least, when its last record was written: whatever
+    was signed before that, it has reported or never will.
+    """
+    left_through: int = 0
+    """What a later life says it left; 0: nobody has said so."""
+    silent: bool = False
+
+
+@dataclass(slots=True)
+class Group:
+    """Signatures under one certificate key that are not reported: by intent, leaf index and time.
+    They only move from `fresh` to `late` to `missing`, oldest first.
+    """
+
+    fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    late: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    missing: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    lost: int = 0
+    """How many more are missing than are remembered."""
+
+
+@dataclass(slots=True)
+class Workload:
+    """What is open of one workload."""
+
+    groups: dict[bytes, Group] = field(default_factory=dict)
+    where: dict[bytes, bytes] = field(default_factory=dict)
+    """Under which certificate key an intent in `groups` is."""
+    asked: dict[bytes, int] = field(default_factory=dict)
+    """Intents that an agent reports and no leaf is about, and when that was."""
+    signed: dict[bytes, int] = field(default_factory=dict)
+    """Intents that are reported and whose leaf is known, and have no outcome yet."""
+    claims: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """By certificate key: the lives that say it is theirs."""
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. `position` is the index of the next entry, `now_ms` the log's time so far."""
+
+    position: int = 0
+    began: int = 0
+    """The first entry that was read: of what was before it, lives and batches are not known."""
+    now_ms: int = 0
+    swept_ms: int = 0
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    lives: dict[bytes, Life] = field(default_factory=dict)
+    """Those that have not ended, by when they were heard of last."""
+    ended: dict[bytes, int] = field(default_factory=dict)
+    """Lives that have ended, and their last sequence number."""
+    cut: dict[bytes, Life] = field(default_factory=dict)
+    """Lives that ended without saying so."""
+
+
+def bound(table: dict[bytes, int] | dict[bytes, list[bytes]], most: int) -> None:
+    """Forget the oldest of a table that has too many."""
+    while len(table) > most:
+        del table[next(iter(table))]
