@@ -15,6 +15,7 @@ from capsign_wire.tracing import Tracer
 from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
+from capsign_adapter.assembly.reconcile import Reconciliation
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
@@ -80,6 +81,7 @@ class Replica:
         self.state = State(config, token, store, known=in_force)
         self.path = SigningPath(config, self.state, metrics)
         self.drift = DriftWatch(config, self.state, self.path.uses, metrics)
+        self.reconciliation = Reconciliation(config, self.state, metrics)
         self.identities = Identities(
             config, token, store, self.state.snapshots, metrics, trial=trial
         )
@@ -115,6 +117,7 @@ class Replica:
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),
             self.drift.ticker(),
+            *self.reconciliation.tickers(),
         ]
 
     @property

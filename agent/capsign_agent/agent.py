@@ -310,7 +310,7 @@ def _begun_journal(config: Config) -> Journal:
     journal = Journal(config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets)
     if journal.torn_bytes:
         logs.warning("journal.torn_tail", bytes=journal.torn_bytes)
-    journal.open(records.opened())
+    journal.open(records.opened(journal.left()))
     if journal.full:
         logs.warning("journal.full")
     return journal

@@ -171,6 +171,18 @@ SCENES = [
         'capsign_drift{kind="software"} 1@',
     ),
     *lasting(
+        "CapsignIncident",
+        1,
+        'capsign_incidents{kind="signed-not-reported"} 1@',
+        'capsign_incidents{kind="silence"} 1@',
+    ),
+    *lasting(
+        "CapsignAgentSilent",
+        60,
+        'capsign_incidents{kind="late"} 1@',
+        'capsign_incidents{kind="late"} 0@',
+    ),
+    *lasting(
         "CapsignDrift",
         15,
         'capsign_drift{kind="configuration"} 1@',

@@ -173,6 +173,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "GetKeySet": lambda _: 4 * DERIVE,
     "GetInventory": lambda _: MAKE + 8 * READ,
     "ListDrift": lambda _: MAKE + 8 * READ,
+    "ListIncidents": lambda _: 8 * READ,
     "StartRollout": lambda _: 4 * READ + 4 * RECORD,
     "ListRollouts": lambda _: 8 * READ,
     "GetRollout": lambda _: 4 * READ,

@@ -23,6 +23,7 @@ SHARED = (
     "subkeys.",
     "control.",
     "identity.",
+    "reconcile.",
 )
 """Settings that replicas must have alike, by name or beginning. Addresses, names and paths are each
 replica's own.

@@ -14,13 +14,16 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.drift.watch import Watch
 from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.incident_messages import incident_of
 from capsign_adapter.front.inventory_messages import difference_of, page, replica_of, things_of
 from capsign_adapter.front.key_messages import figures_of, time_of
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.drift import TokenContents
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
+from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.drift import Drift, KeyUses
+from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
 
 LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
 
@@ -28,7 +31,7 @@ FRESH_MS = 2_000
 """A look that is not older need not be taken again, milliseconds."""
 
 
-class Shown(Drift, KeyUses, Protocol):
+class Shown(Drift, KeyUses, ReconciliationStore, ControlState, Protocol):
     """The parts of the store that this service reads."""
 
 
@@ -75,6 +78,19 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
             looked_at=time_of(watch.looked_ms),
             replicas=[replica_of(one) for one in state.reports if one.is_live(now)],
             token_seen=watch.token_seen,
+        )
+
+    @guarded
+    def ListIncidents(
+        self, peer: Peer, request: pb.ListIncidentsRequest
+    ) -> pb.ListIncidentsResponse:
+        """Returns what the store has."""
+        self._demand(peer)
+        found = self._store.reconciliation()
+        return pb.ListIncidentsResponse(
+            incidents=[incident_of(row) for row in found.rows[:1024]],
+            reconciled_through=found.position,
+            tree_size=self._store.control().tree_size,
         )
 
     def _demand(self, peer: Peer) -> Snapshot:

@@ -39,6 +39,7 @@ from capsign_adapter.store.relational_drift import RelationalDrift
 from capsign_adapter.store.relational_key_readers import RelationalKeyReaders
 from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.relational_proposals import RelationalProposals
+from capsign_adapter.store.relational_reconciliation import RelationalReconciliation
 from capsign_adapter.store.relational_rollouts import RelationalRollouts
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
@@ -56,6 +57,7 @@ class RelationalStore(
     RelationalKeys[Connection],
     RelationalKeyReaders[Connection],
     RelationalProposals[Connection],
+    RelationalReconciliation[Connection],
     RelationalRollouts[Connection],
 ):
     """Implements `interfaces.whole.Store`; see there for what each method guarantees."""

@@ -327,6 +327,28 @@ MIGRATIONS: tuple[Migration, ...] = (
             )""",
         ),
     ),
+    Migration(
+        14,
+        "reconciliation and incidents",
+        (
+            """CREATE TABLE reconciliation (
+                id {int} PRIMARY KEY CHECK (id = 1),
+                revision {int} NOT NULL,
+                holder {blob} NOT NULL, until_ms {int} NOT NULL,
+                position {int} NOT NULL, state {blob} NOT NULL
+            )""",
+            """CREATE TABLE incidents (
+                kind {int} NOT NULL,
+                workload TEXT NOT NULL, boot_id {blob} NOT NULL, digest {blob} NOT NULL,
+                intent_id {blob} NOT NULL,
+                leaf_plus_one {int} NOT NULL,
+                first_sequence {int} NOT NULL, last_sequence {int} NOT NULL,
+                subjects {int} NOT NULL,
+                since_ms {int} NOT NULL, leaf_index {int} NOT NULL,
+                PRIMARY KEY (kind, workload, boot_id, digest)
+            ){clustered}""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -35,6 +35,8 @@ class Credentials:
     ends: float
     begins: float = 0.0
     spiffe_id: str = ""
+    key_hash: bytes = b""
+    """SHA-256 of the certificate's SubjectPublicKeyInfo, as entries about signatures name it."""
 
     def __repr__(self) -> str:
         return "Credentials(...)"
@@ -66,7 +68,7 @@ def checked(ca: bytes, certificate: bytes, key: bytes) -> Credentials:
             "certificate",
             f"Its key is of a kind that gRPC does not show. Issue one {svid.KEYS_SHOWN}.",
         )
-    return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id)
+    return Credentials(ca, certificate, key, own.ends, own.begins, own.spiffe_id, own.key_hash)
 
 
 def check_authorities(ca: bytes) -> bytes:

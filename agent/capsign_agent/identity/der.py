@@ -73,3 +73,12 @@ def _bounds(data: bytes, at: int, tag: int | None) -> tuple[int, int]:
     if start + size > len(data):
         raise ValueError("an element that ends beyond the certificate")
     return start, start + size
+
+
+def sequence(content: bytes) -> bytes:
+    """A SEQUENCE with this content, in DER: the inverse of `content`."""
+    length = len(content)
+    if length < 128:
+        return bytes((SEQUENCE, length)) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((SEQUENCE, 0x80 | len(size))) + size + content

@@ -31,11 +31,11 @@ class IdentityEvents:
 
     def issued(self, source: str, held: Credentials) -> None:
         """The first certificate of this life, or one that does not follow another."""
-        self._good("identity.issued", records.identity_issued(), source, held)
+        self._good("identity.issued", records.identity_issued(held.key_hash), source, held)
 
     def renewed(self, source: str, held: Credentials) -> None:
         """A certificate that follows the one in use."""
-        self._good("identity.renewed", records.identity_renewed(), source, held)
+        self._good("identity.renewed", records.identity_renewed(held.key_hash), source, held)
 
     def hindered(self, error: IdentityError) -> None:
         """There is no new certificate for now. Reported once for each reason and not for each

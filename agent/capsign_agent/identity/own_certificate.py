@@ -8,6 +8,7 @@ it is accepted, the adapter decides; which names a certificate may have is decid
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class OwnCertificate:
     ends: float
     key: str
     """P-256, P-384 or RSA; empty for a kind that gRPC's TLS cannot use."""
+    key_hash: bytes
+    """SHA-256 of its SubjectPublicKeyInfo."""
 
 
 def read(certificate_pem: bytes) -> OwnCertificate:
@@ -53,9 +56,11 @@ def read(certificate_pem: bytes) -> OwnCertificate:
         begins, ends = (_moment(*each) for each in _two(der.elements(fields[0][1])))
         uris, authority, usages = _said(fields)
         kind = _kind(fields[2][1])
+        key_hash = hashlib.sha256(der.sequence(fields[2][1])).digest()
     except IndexError:
         raise ValueError("a certificate that ends before its key does") from None
-    return OwnCertificate(svid.judged(uris, authority=authority, usages=usages), begins, ends, kind)
+    name = svid.judged(uris, authority=authority, usages=usages)
+    return OwnCertificate(name, begins, ends, kind, key_hash)
 
 
 def not_after(certificate_pem: bytes) -> float:

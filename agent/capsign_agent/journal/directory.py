@@ -60,6 +60,11 @@ def lives(directory: Path) -> list[Path]:
     return sorted(one for one in directory.iterdir() if _LIFE.fullmatch(one.name) and one.is_dir())
 
 
+def boot_of(folder: Path) -> bytes:
+    """The boot id of the life whose folder this is."""
+    return bytes.fromhex(folder.name.partition("-")[2])
+
+
 def unusable(directory: Path, error: OSError) -> JournalError:
     """The error for a directory that cannot be used."""
     return JournalError(

@@ -45,6 +45,11 @@ RECORD_BYTES = 224
 share of the frame.
 """
 
+MAX_LEFT = 512
+"""Most earlier lives that the first record of a life names, the newest: an agent that cannot start
+leaves one each time.
+"""
+
 CLOSING_BYTES = 4096
 """Bytes that are kept free for the last records of a life."""
 
@@ -64,8 +69,10 @@ class Journal:
         """Bytes of refusals that are not delivered yet, by socket."""
         self._lock = places.lock(directory)
         self._backlog = Backlog()
-        for folder in places.lives(directory):
+        earlier = places.lives(directory)
+        for folder in earlier:
             recover(folder, self._backlog)
+        self._earlier = earlier[-MAX_LEFT:]
         self._boot_id = boot_id
         self._folder = directory / f"{now_ms:013d}-{boot_id.hex()}"
         self._failed = self._folder_has_no_room(directory)
@@ -74,6 +81,13 @@ class Journal:
         self._promised = 0
         self._opening: evidence_pb2.AuditBatch | None = None
         self._begin(b"")
+
+    def left(self) -> list[tuple[bytes, int]]:
+        """Earlier lives that this one found, oldest first: boot id, and the last sequence that the
+        journal holds; 0: all of it was delivered.
+        """
+        last = {segment.boot: segment.last_sequence for segment in self._backlog.segments}
+        return [(places.boot_of(folder), last.get(folder.name, 0)) for folder in self._earlier]
 
     @property
     def torn_bytes(self) -> int:
@@ -238,6 +252,10 @@ class Journal:
         except FailureError:
             self._opening = piece
             raise
+        # Not before: a life whose folder is gone is one that nobody speaks of again.
+        for folder in self._earlier:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def _room(self) -> int:
         return self._max_bytes - CLOSING_BYTES - self.size_bytes - self._promised * RECORD_BYTES

@@ -18,9 +18,25 @@ Piece = evidence_pb2.AuditBatch
 Algorithm = algorithms_pb2.Algorithm
 
 
-def opened() -> Piece:
-    """The agent started."""
-    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_OPEN))
+def opened(left: Iterable[tuple[bytes, int]] = ()) -> Piece:
+    """The agent started. `left`: earlier lives that its journal holds, by boot id, and the last
+    sequence of each that is there; 0: all of it was taken.
+    """
+    piece = _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_OPEN))
+    for boot_id, sequence in left:
+        piece.records.add(
+            kind=evidence_pb2.AUDIT_KIND_RECOVERED, other_boot=boot_id, other_sequence=sequence
+        )
+    return piece
+
+
+def alive(leaf_index_plus_one: int) -> Piece:
+    """Nothing to tell. `leaf_index_plus_one`: that of the last batch that was taken; 0: none."""
+    return _single(
+        evidence_pb2.AuditRecord(
+            kind=evidence_pb2.AUDIT_KIND_ALIVE, leaf_index_plus_one=leaf_index_plus_one
+        )
+    )
 
 
 def closed() -> Piece:
@@ -33,14 +49,16 @@ def handles(count: int) -> Piece:
     return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_HANDLES, handles=count))
 
 
-def identity_issued() -> Piece:
-    """A certificate was issued that follows no other."""
-    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED))
+def identity_issued(key_hash: bytes) -> Piece:
+    """A certificate was issued that follows no other; for the key with this hash."""
+    kind = evidence_pb2.AUDIT_KIND_IDENTITY_ISSUED
+    return _single(evidence_pb2.AuditRecord(kind=kind, certificate_key=key_hash))
 
 
-def identity_renewed() -> Piece:
+def identity_renewed(key_hash: bytes) -> Piece:
     """A certificate was issued that follows the one in use."""
-    return _single(evidence_pb2.AuditRecord(kind=evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED))
+    kind = evidence_pb2.AUDIT_KIND_IDENTITY_RENEWED
+    return _single(evidence_pb2.AuditRecord(kind=kind, certificate_key=key_hash))
 
 
 def identity_refused(reason: failures_pb2.Reason.ValueType) -> Piece:

@@ -19,7 +19,8 @@ from capsign_agent.journal.directory import damaged
 
 def recover(folder: Path, backlog: Backlog) -> None:
     """Add the segments of an earlier life to the backlog, in order. Deletes those that hold no
-    record, and the folder if nothing is left. Raises JournalError for a damaged segment.
+    record; the folder stays until the next life has told of it. Raises JournalError for a damaged
+    segment.
     """
     paths = sorted(folder.glob("*.seg"))
     for path in paths:
@@ -34,8 +35,6 @@ def recover(folder: Path, backlog: Backlog) -> None:
             continue
         last = records[-1].sequence
         backlog.add(Segment(path, folder.name, last, len(records), found.good_bytes))
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _cut_tail(path: Path, good_bytes: int, backlog: Backlog) -> None:

@@ -11,6 +11,7 @@ was not taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -21,6 +22,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_agent.journal import records
 from capsign_agent.journal.backlog import Segment
 from capsign_agent.journal.directory import JournalError
 from capsign_agent.journal.journal import Journal
@@ -59,7 +61,8 @@ class Reporter:
         self._flush_s = flush_s
         self._clock = clock
         self._aside: dict[str, float] = {}
-        self._sealed_at = clock()
+        self._sealed_at = self._alive_at = clock()
+        self._taken_leaf = 0
 
     async def run(self) -> None:
         """Deliver until cancelled; failures are repeated with back-off and jitter."""
@@ -68,6 +71,7 @@ class Reporter:
             await asyncio.sleep(self._flush_s if not failures else retry_delay_s(failures))
             self._journal.look_again()
             if self._journal.pressing or self._clock() >= self._sealed_at + ROUTINE_S:
+                self._say_alive()
                 self._journal.seal()
                 self._sealed_at = self._clock()
             failures = 0 if await self.deliver() else failures + 1
@@ -110,6 +114,17 @@ class Reporter:
                 failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent."
             )
         self._journal.delivered(segment)
+        self._taken_leaf = answer.leaf_index + 1
+
+    def _say_alive(self) -> None:
+        """Every ROUTINE_S: a life that says nothing for long is silent, and what was signed before
+        the leaf that this record names has been told of by now (decision 59).
+        """
+        if self._clock() < self._alive_at + ROUTINE_S or self._journal.full:
+            return
+        self._alive_at = self._clock()
+        with contextlib.suppress(FailureError):  # the disk is full, which refusals tell
+            self._journal.append(records.alive(self._taken_leaf), routine=True)
 
     def _set_aside(self, segment: Segment, reason: str) -> None:
         """Set a life aside: the adapter misses a batch before this one, or has another in its

@@ -41,6 +41,8 @@ class Lives:
         if batch is not None and not gap and batch.previous != life.last_hash:
             self._find(IncidentKind.FORGED_CHAIN, index, leaf)
         life.through, life.last_hash = leaf.last_sequence, leaf.batch_hash
+        life.recent[leaf.last_sequence] = leaf.batch_hash[:8]
+        bound(life.recent, state.MAX_RECENT)
         return batch
 
     def end_of(self, leaf: AgentBatch) -> None:
@@ -52,7 +54,8 @@ class Lives:
     def left(self, workload: str, boot_id: bytes, through: int) -> None:
         """A later life says what this one left: its last sequence number, 0 if all was gone."""
         life = self._state.lives.get(boot_id) or self._state.cut.get(boot_id)
-        if life is None and boot_id not in self._state.ended and through:
+        unheard = boot_id not in self._state.ended and not self._state.began
+        if life is None and unheard and through:
             life = self._heard(boot_id, workload)
         if life is None or life.workload != workload:
             return
@@ -88,6 +91,7 @@ class Lives:
         if self._standing.full:
             return
         del self._state.lives[boot_id]
+        life.silent = True
         self._state.cut[boot_id] = life
         while len(self._state.cut) > state.MAX_CLAIMS:
             del self._state.cut[next(iter(self._state.cut))]
@@ -97,7 +101,7 @@ class Lives:
     def _tell(self, kind: IncidentKind, boot_id: bytes, life: Life) -> None:
         key = IncidentKey(kind, life.workload, boot_id)
         span = (life.through, life.through)
-        self._standing.found(key, self._state.now_ms, span=span, count=0)
+        self._standing.found(key, self._state.wall_ms, span=span, count=0)
 
     def _end(self, boot_id: bytes, life: Life) -> None:
         self._state.lives.pop(boot_id, None)
@@ -114,10 +118,12 @@ class Lives:
     def _heard(self, boot_id: bytes, workload: str) -> Life:
         """This life was heard of now: the last of those that are alive."""
         lives = self._state.lives
-        life = lives.pop(boot_id, None) or self._state.cut.pop(boot_id, None)
+        life = lives.pop(boot_id, None)
+        if life is None:
+            life = self._state.cut.pop(boot_id, None)  # which is `silent`
         if life is None:
             life = Life(workload, self._state.now_ms)
-        elif life.silent or not lives:
+        elif life.silent:
             self._not_silent(boot_id, life)
         life.last_ms = self._state.now_ms
         lives[boot_id] = life
@@ -136,7 +142,9 @@ class Lives:
         if leaf.first_sequence > through:
             self._find(IncidentKind.FORGED_CHAIN, index, leaf)  # after its last record
             return True
-        same = life is None or leaf.batch_hash == life.last_hash
+        known = life.recent if life is not None else {}
+        before = leaf.last_sequence < min(known, default=0)
+        same = not known or before or known.get(leaf.last_sequence) == leaf.batch_hash[:8]
         kind = IncidentKind.REPLAYED_BATCH if same else IncidentKind.FORGED_CHAIN
         self._find(kind, index, leaf)
         return True
@@ -159,7 +167,7 @@ class Lives:
     def _gap(self, workload: str, boot_id: bytes, first: int, last: int, index: int) -> None:
         self._standing.found(
             IncidentKey(IncidentKind.GAP, workload, boot_id),
-            self._state.now_ms,
+            self._state.wall_ms,
             leaf_index=index,
             span=(first, last),
             count=last - first + 1,
@@ -168,7 +176,7 @@ class Lives:
     def _find(self, kind: IncidentKind, index: int, leaf: AgentBatch) -> None:
         self._standing.found(
             IncidentKey(kind, leaf.workload, leaf.boot_id, leaf.batch_hash),
-            self._state.now_ms,
+            self._state.wall_ms,
             leaf_index=index,
             span=(leaf.first_sequence, leaf.last_sequence),
             count=leaf.last_sequence - leaf.first_sequence + 1,

@@ -16,9 +16,9 @@ from capsign_evidence.reconcile.incidents import Change, Incident, IncidentKey, 
 from capsign_evidence.reconcile.lives import Lives
 from capsign_evidence.reconcile.signatures import EntryAt, Signatures
 from capsign_evidence.reconcile.state import State
-from capsign_evidence.reconcile.timing import Timing
+from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 
-SWEEP_MS = 1000
+SWEEP_MS = 5000
 """Of the log's time, between looks for what has become due."""
 
 _DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
@@ -62,7 +62,7 @@ class Reconciler:
         """The next entry; `batch` are the bytes kept of it if it is about one. Raises LeafError."""
         index = self.state.position
         self.state.position += 1
-        self.state.now_ms = max(self.state.now_ms, leaves.time_of(entry))
+        self._pass(leaves.time_of(entry))
         kind = leaves.kind_of(entry)
         if kind in {Kind.SIGNED, Kind.SIGNED_TWICE}:
             self._signatures.signed(index, leaves.signed(entry))
@@ -76,8 +76,10 @@ class Reconciler:
             self.sweep()
 
     def advance(self, now_ms: int) -> None:
-        """Nothing has come until now."""
-        self.state.now_ms = max(self.state.now_ms, now_ms)
+        """Nothing has come until now, milliseconds since 1970. To be called again and again: of
+        more than MAX_STEP_MS only that counts.
+        """
+        self._pass(now_ms)
         self.sweep()
 
     def sweep(self) -> None:
@@ -85,6 +87,12 @@ class Reconciler:
         self.state.swept_ms = self.state.now_ms
         self._lives.sweep()
         self._signatures.sweep()
+
+    def _pass(self, wall_ms: int) -> None:
+        passed = wall_ms - self.state.wall_ms
+        if passed > 0:
+            self.state.now_ms += min(passed, MAX_STEP_MS)
+            self.state.wall_ms = wall_ms
 
     def _batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> None:
         batch = self._lives.batch(index, leaf, kept)
@@ -123,7 +131,7 @@ class Reconciler:
     def _not_signed(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
         self._standing.found(
             IncidentKey(IncidentKind.REPORTED_NOT_SIGNED, leaf.workload, leaf.boot_id),
-            self.state.now_ms,
+            self.state.wall_ms,
             intent_id=record.intent_id,
             leaf_index=index,
             span=(record.sequence, record.sequence),

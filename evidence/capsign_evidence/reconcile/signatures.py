@@ -1,4 +1,4 @@
-"""Signatures that wait for the record of an agent, and agents' records that wait for a signature."""
+"""Signatures that wait for an agent's record, and agents' records that wait for a signature."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ _SILENCE = IncidentKind.SILENCE
 class Signatures:
     """Works on the state that it is given."""
 
-    def __init__(
-        self, known: State, standing: Standing, timing: Timing, entry_at: EntryAt
-    ) -> None:
+    def __init__(self, known: State, standing: Standing, timing: Timing, entry_at: EntryAt) -> None:
         self._state = known
         self._standing = standing
         self._timing = timing
@@ -43,7 +41,7 @@ class Signatures:
         group = mine.groups.get(key)
         if group is None:
             group = mine.groups[key] = Group()
-        group.fresh[leaf.intent_id] = (index, leaf.time_ms)
+        group.fresh[leaf.intent_id] = (index, self._state.now_ms)
         mine.where[leaf.intent_id] = key
         if len(mine.where) > state.MAX_OPEN:
             self._move(leaf.workload, key, group, len(group.fresh) // 2 + 1)
@@ -155,7 +153,7 @@ class Signatures:
         if at_ms + self._timing.silence_ms <= self._state.now_ms and key not in mine.claims:
             silence = IncidentKey(_SILENCE, workload, b"", key)
             if not self._standing.has(silence):
-                self._standing.found(silence, self._state.now_ms)
+                self._standing.found(silence, self._state.wall_ms)
 
     def _miss(
         self, workload: str, key: bytes, group: Group, intent_id: bytes, what: tuple[int, int]
@@ -193,7 +191,7 @@ class Signatures:
     ) -> None:
         self._standing.found(
             IncidentKey(kind, workload, b"", key),
-            self._state.now_ms,
+            self._state.wall_ms,
             intent_id=intent_id,
             leaf_index=index,
         )

@@ -5,6 +5,7 @@ taken up again, also by another process.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_OPEN = 65_536
 """Most signatures of one workload that are not reported yet, and as many intents without a
@@ -18,6 +19,8 @@ MAX_SIGNED = 8192
 """Most intents of one workload that are reported and signed and have no outcome yet."""
 MAX_CLAIMS = 4096
 """Most certificate keys of one workload that are remembered."""
+MAX_RECENT = 16
+"""Batches of a life that are told apart from others with the same sequence numbers."""
 MAX_ENDED = 262_144
 """Most lives that are remembered after their end."""
 
@@ -32,6 +35,8 @@ class Life:
     through: int = 0
     """The last sequence number that is in the log."""
     last_hash: bytes = b""
+    recent: dict[int, bytes] = field(default_factory=dict)
+    """Of the last batches, by last sequence number: the first 8 bytes of their hash."""
     horizon: int = 0
     """The number of leaves that the log had, at least, when its last record was written: whatever
     was signed before that, it has reported or never will.
@@ -71,12 +76,17 @@ class Workload:
 
 @dataclass(slots=True)
 class State:
-    """All of it. `position` is the index of the next entry, `now_ms` the log's time so far."""
+    """All of it. `position` is the index of the next entry."""
 
     position: int = 0
     began: int = 0
     """The first entry that was read: of what was before it, lives and batches are not known."""
     now_ms: int = 0
+    """Time that has passed, of which long holes count little (MAX_STEP_MS). What falls due, does by
+    this one.
+    """
+    wall_ms: int = 0
+    """Milliseconds since 1970, as the last entry has it."""
     swept_ms: int = 0
     workloads: dict[str, Workload] = field(default_factory=dict)
     lives: dict[bytes, Life] = field(default_factory=dict)
@@ -87,7 +97,7 @@ class State:
     """Lives that ended without saying so."""
 
 
-def bound(table: dict[bytes, int] | dict[bytes, list[bytes]], most: int) -> None:
+def bound(table: dict[Any, Any], most: int) -> None:
     """Forget the oldest of a table that has too many."""
     while len(table) > most:
         del table[next(iter(table))]

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 MINUTE_MS = 60_000
 
+MAX_STEP_MS = 30 * MINUTE_MS
+"""How much time counts, at most, between two entries. A living agent speaks every 15 minutes: if
+nobody was heard for longer, the adapter was away and nobody could be.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

@@ -128,6 +128,25 @@ _DRIFT = {
         }
     )
 }
+_INCIDENTS = {
+    "kind": frozenset(
+        {
+            "signed-not-reported",
+            "reported-not-signed",
+            "gap",
+            "cut-tail",
+            "late",
+            "unknown-key-object",
+            "signature-without-leaf",
+            "silence",
+            "split-view",
+            "forged-chain",
+            "replayed-batch",
+            "batch-lost",
+            "rolled-back",
+        }
+    )
+}
 _FAULTS = {
     "fault": frozenset(
         {"unavailable", "pin_rejected", "key_missing", "key_exists", "weak_attributes", "other"}
@@ -297,6 +316,26 @@ _ROWS = (
         "{difference}",
         "Differences from what is expected that are there now, by kind.",
         _DRIFT,
+    ),
+    Instrument(
+        "capsign.incidents",
+        Kind.GAUGE,
+        "{incident}",
+        "Incidents that stand now, by kind: records that do not add up.",
+        _INCIDENTS,
+    ),
+    Instrument(
+        "capsign.incidents.found",
+        Kind.COUNTER,
+        "{incident}",
+        "Incidents that this replica found, by kind.",
+        _INCIDENTS,
+    ),
+    Instrument(
+        "capsign.reconcile.lag",
+        Kind.GAUGE,
+        "{leaf}",
+        "Leaves not held against the agents' records yet; 0 where another replica does it.",
     ),
     Instrument(
         "capsign.batch.size",

@@ -131,7 +131,11 @@ def test_keys_are_listed_with_their_last_use_and_the_end_of_their_cryptoperiod(r
 @pytest.mark.parametrize("who", [APP, APPROVER])
 @pytest.mark.parametrize(
     ("method", "request_"),
-    [("GetInventory", pb.GetInventoryRequest()), ("ListDrift", pb.ListDriftRequest(look=True))],
+    [
+        ("GetInventory", pb.GetInventoryRequest()),
+        ("ListDrift", pb.ListDriftRequest(look=True)),
+        ("ListIncidents", pb.ListIncidentsRequest()),
+    ],
 )
 def test_who_has_no_role_learns_nothing(replica, who, method, request_):
     with pytest.raises(grpc.RpcError) as caught:

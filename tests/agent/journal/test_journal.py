@@ -164,6 +164,30 @@ def test_a_crash_at_every_byte_of_the_last_segment_leaves_whole_records(tmp_path
         shutil.rmtree(copy)
 
 
+def test_the_first_record_names_the_lives_that_this_one_found(tmp_path: Path) -> None:
+    """A life that was killed has no CLOSE record: whoever reconciles would take it for a cut tail,
+    if the next one did not say how far it went. Also if all of it was delivered.
+    """
+    journal = start(tmp_path)
+    journal.append(some(3))
+    kill(journal, tmp_path)
+    second = start(tmp_path, 2)
+    assert second.left() == [(bytes([1]) * 16, 3)]
+    second.open(records.opened(second.left()))
+    second.seal()
+    for segment in second.sealed():
+        second.delivered(segment)
+    kill(second, tmp_path)
+    third = start(tmp_path, 3)
+    third.open(records.opened(third.left()))
+    third.seal()
+    told = [(one.kind, one.other_boot, one.other_sequence) for one in batches(third)[0].records]
+    assert told == [
+        (evidence_pb2.AUDIT_KIND_OPEN, b"", 0),
+        (evidence_pb2.AUDIT_KIND_RECOVERED, bytes([2]) * 16, 0),
+    ]
+
+
 def test_a_life_of_which_no_record_is_left_leaves_nothing(tmp_path: Path) -> None:
     """Otherwise each start of an agent that is killed at once would leave a folder behind."""
     journal = start(tmp_path)
@@ -175,6 +199,7 @@ def test_a_life_of_which_no_record_is_left_leaves_nothing(tmp_path: Path) -> Non
     recovered = start(tmp_path, 2)
     assert recovered.sealed() == []
     assert not segment.exists()
+    recovered.open(records.opened(recovered.left()))
     assert not segment.parent.exists()
     recovered.close()
 

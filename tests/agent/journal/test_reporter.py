@@ -209,10 +209,13 @@ async def test_renewals_that_change_nothing_gather_and_go_with_what_is_more(tmp_
     kept = [evidence_pb2.AuditBatch.FromString(batch).records for batch in adapter.taken]
     assert [len(one) for one in kept] == [
         1,
-        5,
+        6,  # and that the agent lives
         2,
     ]  # none is left out, and none is counted for another
-    assert [record.sequence for batch in kept for record in batch] == list(range(1, 9))
+    assert [record.sequence for batch in kept for record in batch] == list(range(1, 10))
+    alive = kept[1][5]
+    assert alive.kind == evidence_pb2.AUDIT_KIND_ALIVE
+    assert alive.leaf_index_plus_one > 0
 
 
 async def test_what_has_gathered_goes_with_the_end_of_a_life(tmp_path: Path) -> None:

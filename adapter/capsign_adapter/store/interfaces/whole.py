@@ -14,6 +14,7 @@ from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.proposals import Proposals
+from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
 from capsign_adapter.store.interfaces.replicas import Replicas
 from capsign_adapter.store.interfaces.rollouts import Rollouts
 from capsign_adapter.store.interfaces.summaries import Summaries
@@ -32,6 +33,7 @@ class Store(
     Rollouts,
     Drift,
     KeyUses,
+    ReconciliationStore,
     EvidenceLog,
     AuditBatches,
     Summaries,

@@ -51,6 +51,10 @@ class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.V
     """
     AUDIT_KIND_SPLIT_VIEW: _AuditKind.ValueType  # 10
     """An adapter showed a log that contradicts what the agent has seen of it; it is not used any more."""
+    AUDIT_KIND_RECOVERED: _AuditKind.ValueType  # 12
+    """The agent found an earlier life in its journal that had not ended: which, and how far it went."""
+    AUDIT_KIND_ALIVE: _AuditKind.ValueType  # 13
+    """Nothing to tell; the agent lives."""
 
 class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
     """What an agent's record tells."""
@@ -79,6 +83,10 @@ record.
 """
 AUDIT_KIND_SPLIT_VIEW: AuditKind.ValueType  # 10
 """An adapter showed a log that contradicts what the agent has seen of it; it is not used any more."""
+AUDIT_KIND_RECOVERED: AuditKind.ValueType  # 12
+"""The agent found an earlier life in its journal that had not ended: which, and how far it went."""
+AUDIT_KIND_ALIVE: AuditKind.ValueType  # 13
+"""Nothing to tell; the agent lives."""
 Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
 
 class _LogFault:
@@ -143,6 +151,9 @@ class AuditRecord(_message.Message):
     SEEN_ROOT_FIELD_NUMBER: _builtins.int
     SHOWN_SIZE_FIELD_NUMBER: _builtins.int
     SHOWN_ROOT_FIELD_NUMBER: _builtins.int
+    OTHER_BOOT_FIELD_NUMBER: _builtins.int
+    OTHER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_KEY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts up from 1 within a boot."""
     time_ms: _builtins.int
@@ -160,7 +171,9 @@ class AuditRecord(_message.Message):
     reason: _failures_pb2.Reason.ValueType
     """For an OUTCOME that is not DONE, and for IDENTITY_REFUSED."""
     leaf_index_plus_one: _builtins.int
-    """For DONE: the leaf that the adapter named, plus one; 0: none."""
+    """For DONE: the leaf that the adapter named, plus one; 0: none. For ALIVE: that of the last batch
+    that was taken.
+    """
     caller: _builtins.str
     """Name of the socket."""
     handles: _builtins.int
@@ -187,6 +200,16 @@ class AuditRecord(_message.Message):
     """
     shown_root: _builtins.bytes
     """Its root."""
+    other_boot: _builtins.bytes
+    """For RECOVERED: the boot that had not ended."""
+    other_sequence: _builtins.int
+    """For RECOVERED: the last sequence of that boot that is or was in the journal; 0: all of it had
+    been taken.
+    """
+    certificate_key: _builtins.bytes
+    """For IDENTITY_ISSUED and IDENTITY_RENEWED: SHA-256 of the certificate's SubjectPublicKeyInfo, as
+    entries about signatures name it.
+    """
     def __init__(
         self,
         *,
@@ -210,10 +233,13 @@ class AuditRecord(_message.Message):
         seen_root: _builtins.bytes = ...,
         shown_size: _builtins.int = ...,
         shown_root: _builtins.bytes = ...,
+        other_boot: _builtins.bytes = ...,
+        other_sequence: _builtins.int = ...,
+        certificate_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "log_fault", b"log_fault", "outcome", b"outcome", "reason", b"reason", "seen_root", b"seen_root", "seen_size", b"seen_size", "sequence", b"sequence", "shown_root", b"shown_root", "shown_size", b"shown_size", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "certificate_key", b"certificate_key", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "log_fault", b"log_fault", "other_boot", b"other_boot", "other_sequence", b"other_sequence", "outcome", b"outcome", "reason", b"reason", "seen_root", b"seen_root", "seen_size", b"seen_size", "sequence", b"sequence", "shown_root", b"shown_root", "shown_size", b"shown_size", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

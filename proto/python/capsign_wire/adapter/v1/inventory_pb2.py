@@ -28,13 +28,23 @@ from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bou
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"capsign/adapter/v1/inventory.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x01\n\nDifference\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.capsign.adapter.v1.DriftKind\x12\x18\n\x07subject\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x18\n\x06\x61spect\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x19\n\x08\x65xpected\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x16\n\x05\x66ound\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nleaf_index\x18\x07 \x01(\x04\x12\x16\n\x06\x64igest\x18\x08 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \"\x9d\x01\n\x0bReplicaSeen\x12\x17\n\x07replica\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x18\n\x08software\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x10ListDriftRequest\x12\x0c\n\x04look\x18\x01 \x01(\x08\"\xd0\x01\n\x11ListDriftResponse\x12<\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32\x1e.capsign.adapter.v1.DifferenceB\x07\x8a\xb5\x18\x03 \x80\x08\x12-\n\tlooked_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.ReplicaSeenB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x12\n\ntoken_seen\x18\x04 \x01(\x08\"%\n\x13GetInventoryRequest\x12\x0e\n\x06offset\x18\x01 \x01(\r\"\xef\x02\n\x14GetInventoryResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04next\x18\x02 \x01(\r\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x07tenants\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80 (\x01\x12\x37\n\x04keys\x18\x05 \x03(\x0b\x32 .capsign.adapter.v1.InventoryKeyB\x07\x8a\xb5\x18\x03 \x80@\x12?\n\x08versions\x18\x06 \x03(\x0b\x32$.capsign.adapter.v1.InventoryVersionB\x07\x8a\xb5\x18\x03 \x80@\x12;\n\x06grants\x18\x07 \x03(\x0b\x32\".capsign.adapter.v1.InventoryGrantB\x07\x8a\xb5\x18\x03 \x80@\x12=\n\x07objects\x18\x08 \x03(\x0b\x32#.capsign.adapter.v1.InventoryObjectB\x07\x8a\xb5\x18\x03 \x80@\"\x9e\x02\n\x0cInventoryKey\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04kind\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10\x10(\x01\x12\x11\n\tin_policy\x18\x04 \x01(\x08\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x17\n\x0f\x63ryptoperiod_ms\x18\x06 \x01(\x04\x12\x12\n\nhorizon_ms\x18\x07 \x01(\x04\x12\x0f\n\x07\x65xposed\x18\x08 \x01(\x08\x12\x18\n\x10rotates_every_ms\x18\t \x01(\x04\x12\x0e\n\x06grants\x18\n \x01(\r\x12\x10\n\x08subjects\x18\x0b \x01(\r\"\x9e\x01\n\x10InventoryVersion\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x15\n\x03key\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12/\n\x07version\x18\x03 \x01(\x0b\x32\x1e.capsign.adapter.v1.KeyVersion\x12\x0c\n\x04uses\x18\x04 \x01(\x04\x12\x1a\n\x07objects\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\xff\x01 \x10\"\xb0\x02\n\x0eInventoryGrant\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x15\n\x03key\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x19\n\x07purpose\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1d\n\tprotocols\x18\x06 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x10(\x01\x12\x0e\n\x06ttl_ms\x18\x07 \x01(\x04\x12\x33\n\x0bmin_custody\x18\x08 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x1d\n\tworkloads\x18\t \x03(\tB\n\x8a\xb5\x18\x06\x10\xff\x01 \x80\x08\"m\n\x0fInventoryObject\x12\x16\n\x05label\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x19\n\x05kinds\x18\x02 \x03(\tB\n\x8a\xb5\x18\x06\x10  \x08(\x01\x12\x18\n\x07purpose\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\r\n\x05known\x18\x04 \x01(\x08*\xb3\x02\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44RIFT_KIND_TLS\x10\x01\x12\x18\n\x14\x44RIFT_KIND_MECHANISM\x10\x02\x12\x1c\n\x18\x44RIFT_KIND_KEY_ATTRIBUTE\x10\x03\x12\x1d\n\x19\x44RIFT_KIND_MISSING_OBJECT\x10\x04\x12\x1d\n\x19\x44RIFT_KIND_UNKNOWN_OBJECT\x10\x05\x12\x17\n\x13\x44RIFT_KIND_LIFETIME\x10\x06\x12\x1c\n\x18\x44RIFT_KIND_CONFIGURATION\x10\x07\x12\x17\n\x13\x44RIFT_KIND_SOFTWARE\x10\x08\x12\x1a\n\x16\x44RIFT_KIND_POLICY_FILE\x10\t\x12\x14\n\x10\x44RIFT_KIND_CHART\x10\n2\xcf\x01\n\x10InventoryService\x12\x61\n\x0cGetInventory\x12\'.capsign.adapter.v1.GetInventoryRequest\x1a(.capsign.adapter.v1.GetInventoryResponse\x12X\n\tListDrift\x12$.capsign.adapter.v1.ListDriftRequest\x1a%.capsign.adapter.v1.ListDriftResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"capsign/adapter/v1/inventory.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x08Incident\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .capsign.adapter.v1.IncidentKind\x12\x19\n\x08workload\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x17\n\x07\x62oot_id\x18\x03 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x04 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x19\n\tintent_id\x18\x05 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x1b\n\x13leaf_index_plus_one\x18\x06 \x01(\x04\x12\r\n\x05\x66irst\x18\x07 \x01(\x04\x12\x0c\n\x04last\x18\x08 \x01(\x04\x12\r\n\x05\x63ount\x18\t \x01(\r\x12)\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nleaf_index\x18\x0b \x01(\x04\"\x16\n\x14ListIncidentsRequest\"\x80\x01\n\x15ListIncidentsResponse\x12\x38\n\tincidents\x18\x01 \x03(\x0b\x32\x1c.capsign.adapter.v1.IncidentB\x07\x8a\xb5\x18\x03 \x80\x08\x12\x1a\n\x12reconciled_through\x18\x02 \x01(\x04\x12\x11\n\ttree_size\x18\x03 \x01(\x04\"\xf7\x01\n\nDifference\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.capsign.adapter.v1.DriftKind\x12\x18\n\x07subject\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x18\n\x06\x61spect\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x19\n\x08\x65xpected\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x16\n\x05\x66ound\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nleaf_index\x18\x07 \x01(\x04\x12\x16\n\x06\x64igest\x18\x08 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \"\x9d\x01\n\x0bReplicaSeen\x12\x17\n\x07replica\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x18\n\x08software\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x10ListDriftRequest\x12\x0c\n\x04look\x18\x01 \x01(\x08\"\xd0\x01\n\x11ListDriftResponse\x12<\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32\x1e.capsign.adapter.v1.DifferenceB\x07\x8a\xb5\x18\x03 \x80\x08\x12-\n\tlooked_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.ReplicaSeenB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x12\n\ntoken_seen\x18\x04 \x01(\x08\"%\n\x13GetInventoryRequest\x12\x0e\n\x06offset\x18\x01 \x01(\r\"\xef\x02\n\x14GetInventoryResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04next\x18\x02 \x01(\r\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x07tenants\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x10@ \x80 (\x01\x12\x37\n\x04keys\x18\x05 \x03(\x0b\x32 .capsign.adapter.v1.InventoryKeyB\x07\x8a\xb5\x18\x03 \x80@\x12?\n\x08versions\x18\x06 \x03(\x0b\x32$.capsign.adapter.v1.InventoryVersionB\x07\x8a\xb5\x18\x03 \x80@\x12;\n\x06grants\x18\x07 \x03(\x0b\x32\".capsign.adapter.v1.InventoryGrantB\x07\x8a\xb5\x18\x03 \x80@\x12=\n\x07objects\x18\x08 \x03(\x0b\x32#.capsign.adapter.v1.InventoryObjectB\x07\x8a\xb5\x18\x03 \x80@\"\x9e\x02\n\x0cInventoryKey\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04kind\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10\x10(\x01\x12\x11\n\tin_policy\x18\x04 \x01(\x08\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x17\n\x0f\x63ryptoperiod_ms\x18\x06 \x01(\x04\x12\x12\n\nhorizon_ms\x18\x07 \x01(\x04\x12\x0f\n\x07\x65xposed\x18\x08 \x01(\x08\x12\x18\n\x10rotates_every_ms\x18\t \x01(\x04\x12\x0e\n\x06grants\x18\n \x01(\r\x12\x10\n\x08subjects\x18\x0b \x01(\r\"\x9e\x01\n\x10InventoryVersion\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x15\n\x03key\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12/\n\x07version\x18\x03 \x01(\x0b\x32\x1e.capsign.adapter.v1.KeyVersion\x12\x0c\n\x04uses\x18\x04 \x01(\x04\x12\x1a\n\x07objects\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\xff\x01 \x10\"\xb0\x02\n\x0eInventoryGrant\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x18\n\x06tenant\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x15\n\x03key\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x19\n\x07purpose\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1d\n\tprotocols\x18\x06 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x10(\x01\x12\x0e\n\x06ttl_ms\x18\x07 \x01(\x04\x12\x33\n\x0bmin_custody\x18\x08 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x1d\n\tworkloads\x18\t \x03(\tB\n\x8a\xb5\x18\x06\x10\xff\x01 \x80\x08\"m\n\x0fInventoryObject\x12\x16\n\x05label\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x19\n\x05kinds\x18\x02 \x03(\tB\n\x8a\xb5\x18\x06\x10  \x08(\x01\x12\x18\n\x07purpose\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\r\n\x05known\x18\x04 \x01(\x08*\xce\x03\n\x0cIncidentKind\x12\x1d\n\x19INCIDENT_KIND_UNSPECIFIED\x10\x00\x12%\n!INCIDENT_KIND_SIGNED_NOT_REPORTED\x10\x01\x12%\n!INCIDENT_KIND_REPORTED_NOT_SIGNED\x10\x02\x12\x15\n\x11INCIDENT_KIND_GAP\x10\x03\x12\x1a\n\x16INCIDENT_KIND_CUT_TAIL\x10\x04\x12\x16\n\x12INCIDENT_KIND_LATE\x10\x05\x12$\n INCIDENT_KIND_UNKNOWN_KEY_OBJECT\x10\x06\x12(\n$INCIDENT_KIND_SIGNATURE_WITHOUT_LEAF\x10\x07\x12\x19\n\x15INCIDENT_KIND_SILENCE\x10\x08\x12\x1c\n\x18INCIDENT_KIND_SPLIT_VIEW\x10\t\x12\x1e\n\x1aINCIDENT_KIND_FORGED_CHAIN\x10\n\x12 \n\x1cINCIDENT_KIND_REPLAYED_BATCH\x10\x0b\x12\x1c\n\x18INCIDENT_KIND_BATCH_LOST\x10\x0c\x12\x1d\n\x19INCIDENT_KIND_ROLLED_BACK\x10\r*\xb3\x02\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44RIFT_KIND_TLS\x10\x01\x12\x18\n\x14\x44RIFT_KIND_MECHANISM\x10\x02\x12\x1c\n\x18\x44RIFT_KIND_KEY_ATTRIBUTE\x10\x03\x12\x1d\n\x19\x44RIFT_KIND_MISSING_OBJECT\x10\x04\x12\x1d\n\x19\x44RIFT_KIND_UNKNOWN_OBJECT\x10\x05\x12\x17\n\x13\x44RIFT_KIND_LIFETIME\x10\x06\x12\x1c\n\x18\x44RIFT_KIND_CONFIGURATION\x10\x07\x12\x17\n\x13\x44RIFT_KIND_SOFTWARE\x10\x08\x12\x1a\n\x16\x44RIFT_KIND_POLICY_FILE\x10\t\x12\x14\n\x10\x44RIFT_KIND_CHART\x10\n2\xb5\x02\n\x10InventoryService\x12\x61\n\x0cGetInventory\x12\'.capsign.adapter.v1.GetInventoryRequest\x1a(.capsign.adapter.v1.GetInventoryResponse\x12X\n\tListDrift\x12$.capsign.adapter.v1.ListDriftRequest\x1a%.capsign.adapter.v1.ListDriftResponse\x12\x64\n\rListIncidents\x12(.capsign.adapter.v1.ListIncidentsRequest\x1a).capsign.adapter.v1.ListIncidentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'capsign.adapter.v1.inventory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['workload']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['workload']._serialized_options = b'\212\265\030\003\020\377\001'
+  _globals['_INCIDENT'].fields_by_name['boot_id']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['boot_id']._serialized_options = b'\212\265\030\002\020\020'
+  _globals['_INCIDENT'].fields_by_name['digest']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['digest']._serialized_options = b'\212\265\030\002\020 '
+  _globals['_INCIDENT'].fields_by_name['intent_id']._loaded_options = None
+  _globals['_INCIDENT'].fields_by_name['intent_id']._serialized_options = b'\212\265\030\002\020\020'
+  _globals['_LISTINCIDENTSRESPONSE'].fields_by_name['incidents']._loaded_options = None
+  _globals['_LISTINCIDENTSRESPONSE'].fields_by_name['incidents']._serialized_options = b'\212\265\030\003 \200\010'
   _globals['_DIFFERENCE'].fields_by_name['subject']._loaded_options = None
   _globals['_DIFFERENCE'].fields_by_name['subject']._serialized_options = b'\212\265\030\003\020\377\001'
   _globals['_DIFFERENCE'].fields_by_name['aspect']._loaded_options = None
@@ -97,28 +107,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVENTORYOBJECT'].fields_by_name['kinds']._serialized_options = b'\212\265\030\006\020  \010(\001'
   _globals['_INVENTORYOBJECT'].fields_by_name['purpose']._loaded_options = None
   _globals['_INVENTORYOBJECT'].fields_by_name['purpose']._serialized_options = b'\212\265\030\003\020\377\001'
-  _globals['_DRIFTKIND']._serialized_start=2122
-  _globals['_DRIFTKIND']._serialized_end=2429
-  _globals['_DIFFERENCE']._serialized_start=190
-  _globals['_DIFFERENCE']._serialized_end=437
-  _globals['_REPLICASEEN']._serialized_start=440
-  _globals['_REPLICASEEN']._serialized_end=597
-  _globals['_LISTDRIFTREQUEST']._serialized_start=599
-  _globals['_LISTDRIFTREQUEST']._serialized_end=631
-  _globals['_LISTDRIFTRESPONSE']._serialized_start=634
-  _globals['_LISTDRIFTRESPONSE']._serialized_end=842
-  _globals['_GETINVENTORYREQUEST']._serialized_start=844
-  _globals['_GETINVENTORYREQUEST']._serialized_end=881
-  _globals['_GETINVENTORYRESPONSE']._serialized_start=884
-  _globals['_GETINVENTORYRESPONSE']._serialized_end=1251
-  _globals['_INVENTORYKEY']._serialized_start=1254
-  _globals['_INVENTORYKEY']._serialized_end=1540
-  _globals['_INVENTORYVERSION']._serialized_start=1543
-  _globals['_INVENTORYVERSION']._serialized_end=1701
-  _globals['_INVENTORYGRANT']._serialized_start=1704
-  _globals['_INVENTORYGRANT']._serialized_end=2008
-  _globals['_INVENTORYOBJECT']._serialized_start=2010
-  _globals['_INVENTORYOBJECT']._serialized_end=2119
-  _globals['_INVENTORYSERVICE']._serialized_start=2432
-  _globals['_INVENTORYSERVICE']._serialized_end=2639
+  _globals['_INCIDENTKIND']._serialized_start=2577
+  _globals['_INCIDENTKIND']._serialized_end=3039
+  _globals['_DRIFTKIND']._serialized_start=3042
+  _globals['_DRIFTKIND']._serialized_end=3349
+  _globals['_INCIDENT']._serialized_start=190
+  _globals['_INCIDENT']._serialized_end=487
+  _globals['_LISTINCIDENTSREQUEST']._serialized_start=489
+  _globals['_LISTINCIDENTSREQUEST']._serialized_end=511
+  _globals['_LISTINCIDENTSRESPONSE']._serialized_start=514
+  _globals['_LISTINCIDENTSRESPONSE']._serialized_end=642
+  _globals['_DIFFERENCE']._serialized_start=645
+  _globals['_DIFFERENCE']._serialized_end=892
+  _globals['_REPLICASEEN']._serialized_start=895
+  _globals['_REPLICASEEN']._serialized_end=1052
+  _globals['_LISTDRIFTREQUEST']._serialized_start=1054
+  _globals['_LISTDRIFTREQUEST']._serialized_end=1086
+  _globals['_LISTDRIFTRESPONSE']._serialized_start=1089
+  _globals['_LISTDRIFTRESPONSE']._serialized_end=1297
+  _globals['_GETINVENTORYREQUEST']._serialized_start=1299
+  _globals['_GETINVENTORYREQUEST']._serialized_end=1336
+  _globals['_GETINVENTORYRESPONSE']._serialized_start=1339
+  _globals['_GETINVENTORYRESPONSE']._serialized_end=1706
+  _globals['_INVENTORYKEY']._serialized_start=1709
+  _globals['_INVENTORYKEY']._serialized_end=1995
+  _globals['_INVENTORYVERSION']._serialized_start=1998
+  _globals['_INVENTORYVERSION']._serialized_end=2156
+  _globals['_INVENTORYGRANT']._serialized_start=2159
+  _globals['_INVENTORYGRANT']._serialized_end=2463
+  _globals['_INVENTORYOBJECT']._serialized_start=2465
+  _globals['_INVENTORYOBJECT']._serialized_end=2574
+  _globals['_INVENTORYSERVICE']._serialized_start=3352
+  _globals['_INVENTORYSERVICE']._serialized_end=3661
 # @@protoc_insertion_point(module_scope)

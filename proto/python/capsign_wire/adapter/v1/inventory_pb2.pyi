@@ -24,6 +24,74 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _IncidentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IncidentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IncidentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INCIDENT_KIND_UNSPECIFIED: _IncidentKind.ValueType  # 0
+    """Not stated."""
+    INCIDENT_KIND_SIGNED_NOT_REPORTED: _IncidentKind.ValueType  # 1
+    """The adapter signed and no agent says that it asked."""
+    INCIDENT_KIND_REPORTED_NOT_SIGNED: _IncidentKind.ValueType  # 2
+    """An agent names an entry for a signature, and the entry is not that signature's."""
+    INCIDENT_KIND_GAP: _IncidentKind.ValueType  # 3
+    """Records of an agent's life are missing."""
+    INCIDENT_KIND_CUT_TAIL: _IncidentKind.ValueType  # 4
+    """A life of an agent ended without its last record."""
+    INCIDENT_KIND_LATE: _IncidentKind.ValueType  # 5
+    """Signatures that should have been reported by now."""
+    INCIDENT_KIND_UNKNOWN_KEY_OBJECT: _IncidentKind.ValueType  # 6
+    """The token holds an object that nothing accounts for."""
+    INCIDENT_KIND_SIGNATURE_WITHOUT_LEAF: _IncidentKind.ValueType  # 7
+    """A relying party has a signature that no entry is about."""
+    INCIDENT_KIND_SILENCE: _IncidentKind.ValueType  # 8
+    """An agent that has not ended says nothing."""
+    INCIDENT_KIND_SPLIT_VIEW: _IncidentKind.ValueType  # 9
+    """An agent saw two checkpoints that cannot both be true."""
+    INCIDENT_KIND_FORGED_CHAIN: _IncidentKind.ValueType  # 10
+    """A batch does not continue its chain."""
+    INCIDENT_KIND_REPLAYED_BATCH: _IncidentKind.ValueType  # 11
+    """A batch stands in the log again, or as another workload's."""
+    INCIDENT_KIND_BATCH_LOST: _IncidentKind.ValueType  # 12
+    """The store does not hold the bytes of a batch as the log names them."""
+    INCIDENT_KIND_ROLLED_BACK: _IncidentKind.ValueType  # 13
+    """The log is older than what it has shown to others."""
+
+class IncidentKind(_IncidentKind, metaclass=_IncidentKindEnumTypeWrapper):
+    """What does not add up; docs/operations/incident.md has them."""
+
+INCIDENT_KIND_UNSPECIFIED: IncidentKind.ValueType  # 0
+"""Not stated."""
+INCIDENT_KIND_SIGNED_NOT_REPORTED: IncidentKind.ValueType  # 1
+"""The adapter signed and no agent says that it asked."""
+INCIDENT_KIND_REPORTED_NOT_SIGNED: IncidentKind.ValueType  # 2
+"""An agent names an entry for a signature, and the entry is not that signature's."""
+INCIDENT_KIND_GAP: IncidentKind.ValueType  # 3
+"""Records of an agent's life are missing."""
+INCIDENT_KIND_CUT_TAIL: IncidentKind.ValueType  # 4
+"""A life of an agent ended without its last record."""
+INCIDENT_KIND_LATE: IncidentKind.ValueType  # 5
+"""Signatures that should have been reported by now."""
+INCIDENT_KIND_UNKNOWN_KEY_OBJECT: IncidentKind.ValueType  # 6
+"""The token holds an object that nothing accounts for."""
+INCIDENT_KIND_SIGNATURE_WITHOUT_LEAF: IncidentKind.ValueType  # 7
+"""A relying party has a signature that no entry is about."""
+INCIDENT_KIND_SILENCE: IncidentKind.ValueType  # 8
+"""An agent that has not ended says nothing."""
+INCIDENT_KIND_SPLIT_VIEW: IncidentKind.ValueType  # 9
+"""An agent saw two checkpoints that cannot both be true."""
+INCIDENT_KIND_FORGED_CHAIN: IncidentKind.ValueType  # 10
+"""A batch does not continue its chain."""
+INCIDENT_KIND_REPLAYED_BATCH: IncidentKind.ValueType  # 11
+"""A batch stands in the log again, or as another workload's."""
+INCIDENT_KIND_BATCH_LOST: IncidentKind.ValueType  # 12
+"""The store does not hold the bytes of a batch as the log names them."""
+INCIDENT_KIND_ROLLED_BACK: IncidentKind.ValueType  # 13
+"""The log is older than what it has shown to others."""
+Global___IncidentKind: _TypeAlias = IncidentKind  # noqa: Y015
+
 class _DriftKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -79,6 +147,119 @@ DRIFT_KIND_POLICY_FILE: DriftKind.ValueType  # 9
 DRIFT_KIND_CHART: DriftKind.ValueType  # 10
 """What the chart was installed with, beside policy and replicas."""
 Global___DriftKind: _TypeAlias = DriftKind  # noqa: Y015
+
+@_typing.final
+class Incident(_message.Message):
+    """An incident that stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    INTENT_ID_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_PLUS_ONE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    kind: Global___IncidentKind.ValueType
+    """What kind."""
+    workload: _builtins.str
+    """Whose records it is about; empty: nobody's."""
+    boot_id: _builtins.bytes
+    """The life of the agent."""
+    digest: _builtins.bytes
+    """What names it beside that: a certificate's key, a batch, a signature, a difference; SHA-256."""
+    intent_id: _builtins.bytes
+    """The intent of the first signature that it is about."""
+    leaf_index_plus_one: _builtins.int
+    """The first entry that it is about, plus one; 0: none."""
+    first: _builtins.int
+    """Sequence numbers of the agent's records that it is about."""
+    last: _builtins.int
+    """The last of them."""
+    count: _builtins.int
+    """How many signatures or records it is about."""
+    leaf_index: _builtins.int
+    """Leaf that says so."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___IncidentKind.ValueType = ...,
+        workload: _builtins.str = ...,
+        boot_id: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        intent_id: _builtins.bytes = ...,
+        leaf_index_plus_one: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        count: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        leaf_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "count", b"count", "digest", b"digest", "first", b"first", "intent_id", b"intent_id", "kind", b"kind", "last", b"last", "leaf_index", b"leaf_index", "leaf_index_plus_one", b"leaf_index_plus_one", "since", b"since", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Incident: _TypeAlias = Incident  # noqa: Y015
+
+@_typing.final
+class ListIncidentsRequest(_message.Message):
+    """Asks which incidents stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIncidentsRequest: _TypeAlias = ListIncidentsRequest  # noqa: Y015
+
+@_typing.final
+class ListIncidentsResponse(_message.Message):
+    """Those that stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENTS_FIELD_NUMBER: _builtins.int
+    RECONCILED_THROUGH_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    reconciled_through: _builtins.int
+    """How many leaves were held against the agents' records when that was last written down."""
+    tree_size: _builtins.int
+    """How many the log has."""
+    @_builtins.property
+    def incidents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Incident]:
+        """The oldest first; none: everything adds up, as far as it was read."""
+
+    def __init__(
+        self,
+        *,
+        incidents: _abc.Iterable[Global___Incident] | None = ...,
+        reconciled_through: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incidents", b"incidents", "reconciled_through", b"reconciled_through", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIncidentsResponse: _TypeAlias = ListIncidentsResponse  # noqa: Y015
 
 @_typing.final
 class Difference(_message.Message):

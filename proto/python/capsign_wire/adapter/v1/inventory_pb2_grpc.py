@@ -45,6 +45,11 @@ class InventoryServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftResponse.FromString,
                 _registered_method=True)
+        self.ListIncidents = channel.unary_unary(
+                '/capsign.adapter.v1.InventoryService/ListIncidents',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer(object):
@@ -66,6 +71,14 @@ class InventoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIncidents(self, request, context):
+        """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
+        operator, responder, auditor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ListDrift,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftResponse.SerializeToString,
+            ),
+            'ListIncidents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIncidents,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class InventoryService(object):
             '/capsign.adapter.v1.InventoryService/ListDrift',
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListDriftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIncidents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.InventoryService/ListIncidents',
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

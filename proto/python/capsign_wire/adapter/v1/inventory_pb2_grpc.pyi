@@ -41,6 +41,10 @@ class InventoryServiceStub:
     """
     ListDrift: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListDriftRequest, _inventory_pb2.ListDriftResponse]
     """The differences that are there now. Roles: operator, responder, auditor."""
+    ListIncidents: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListIncidentsRequest, _inventory_pb2.ListIncidentsResponse]
+    """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
+    operator, responder, auditor.
+    """
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
@@ -53,6 +57,10 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """
     ListDrift: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListDriftRequest, _inventory_pb2.ListDriftResponse]  # type: ignore[assignment]
     """The differences that are there now. Roles: operator, responder, auditor."""
+    ListIncidents: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListIncidentsRequest, _inventory_pb2.ListIncidentsResponse]  # type: ignore[assignment]
+    """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
+    operator, responder, auditor.
+    """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself."""
@@ -74,5 +82,15 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ListDriftResponse, _abc.Awaitable[_inventory_pb2.ListDriftResponse]]:
         """The differences that are there now. Roles: operator, responder, auditor."""
+
+    @_abc_1.abstractmethod
+    def ListIncidents(
+        self,
+        request: _inventory_pb2.ListIncidentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ListIncidentsResponse, _abc.Awaitable[_inventory_pb2.ListIncidentsResponse]]:
+        """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
+        operator, responder, auditor.
+        """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,69 @@
+"""Reconciliation on a replica: how often it follows, and what its metrics say."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from capsign_evidence.incident_leaf import PASSING, IncidentKind, IncidentState
+from capsign_evidence.reconcile.incidents import Change
+from capsign_wire.telemetry import Metrics
+
+from capsign_adapter.assembly.state import State
+from capsign_adapter.config import Config, timing
+from capsign_adapter.reconcile.follower import Follower
+from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.sign.tickers import Ticker
+
+FOLLOW_S = 2.0
+"""Between steps once the end of the log is reached, seconds."""
+
+
+def named(kind: IncidentKind) -> str:
+    """The kind as metrics, logs and commands spell it."""
+    return kind.name.lower().replace("_", "-")
+
+
+class Reconciliation:
+    """Of one replica."""
+
+    def __init__(self, config: Config, state: State, metrics: Metrics) -> None:
+        self._enabled = config.reconcile.enabled
+        self._metrics = metrics
+        self._store = state.store
+        self.follower = Follower(
+            state.store,
+            timing(config.reconcile),
+            state.membership.replica_id,
+            lambda: state.snapshots.policy().digest,
+            now_ms,
+            self._changed,
+        )
+        self._size = 0
+        for kind in IncidentKind:
+            metrics.gauge("capsign.incidents", partial(self._count, kind), named(kind))
+        metrics.gauge("capsign.reconcile.lag", self._lag)
+
+    def tickers(self) -> list[Ticker]:
+        """Follow the log; none if that is turned off. Not yet started."""
+        if not self._enabled:
+            return []
+        return [Ticker("reconcile", FOLLOW_S, self._step, first_after_s=FOLLOW_S)]
+
+    def _step(self) -> bool:
+        more = self.follower.step()
+        self._size = self._store.control().tree_size if more else self.follower.position
+        return more
+
+    def _changed(self, change: Change) -> None:
+        if change.state is not IncidentState.FOUND:
+            return
+        kind = change.incident.kind
+        self._metrics.counter("capsign.incidents.found").add(named(kind))
+        if kind not in PASSING:
+            self._metrics.violated("I8", incident=named(kind), workload=change.incident.workload)
+
+    def _count(self, kind: IncidentKind) -> float:
+        return sum(one.kind is kind for one in self.follower.standing)
+
+    def _lag(self) -> float:
+        return max(0, self._size - self.follower.position) if self.follower.leads else 0

@@ -1,0 +1,25 @@
+"""Reconciliation over any relational engine."""
+
+from __future__ import annotations
+
+from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
+from capsign_adapter.store import reconciliation
+from capsign_adapter.store.engine import Connection, Engine
+
+
+class RelationalReconciliation(Engine[Connection]):
+    """Implements `interfaces.reconciliation.ReconciliationStore`."""
+
+    def lead_reconciliation(self, replica: bytes, now_ms: int, until_ms: int) -> bool:
+        return self.write(lambda tx, _: reconciliation.lead(tx, replica, now_ms, until_ms))
+
+    def reconciliation(self) -> Reconciliation:
+        return self.read(reconciliation.read, snapshot=True)
+
+    def incidents(self) -> list[IncidentRow]:
+        return self.read(reconciliation.incidents)
+
+    def settle_incidents(self, before: Reconciliation, progress: Progress, now_ms: int) -> bool:
+        return self.write(
+            lambda tx, head: reconciliation.settle(tx, head, before.revision, progress, now_ms)
+        )

@@ -1,0 +1,167 @@
+"""The follower on a real store: it takes up where another left off, and tells each thing once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from capsign_adapter.model.evidence import AuditDraft
+from capsign_adapter.reconcile.follower import LEASE_MS, RENEW_MS, SAVE_MS, STEP, Follower
+from capsign_adapter.store.errors import StoreUnavailableError
+from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
+from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
+from capsign_evidence.leaf import Kind
+from capsign_evidence.leaf_reader import decode
+from capsign_evidence.reconcile.timing import Timing
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from support.two_streams import MINUTE, POLICY, Agent, Log
+
+TIMING = Timing()
+
+
+class StoredLog(Log):
+    """The log of the simulated deployment, in a store."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__()
+        self.store = store
+
+    def add(self, entry: bytes) -> int:
+        self.entries.append(entry)
+        if entry[1] == Kind.AGENT_BATCH:
+            return len(self.entries) - 1  # `take` stores it
+        return self.store.append([entry], self.now_ms)
+
+    def take(self, workload: str, batch: bytes, kept: bytes | None = None) -> int:
+        super().take(workload, batch, kept)
+        read = pb.AuditBatch.FromString(batch)
+        return self.store.submit_audit(
+            AuditDraft(
+                workload=workload,
+                boot_id=read.boot_id,
+                previous=read.previous,
+                first_sequence=read.records[0].sequence,
+                last_sequence=read.records[-1].sequence,
+                closes=read.records[-1].kind == pb.AUDIT_KIND_CLOSE,
+                batch=batch,
+                batch_hash=hashlib.sha256(batch).digest(),
+                leaf=self.entries[-1],
+            ),
+            self.now_ms,
+        ).leaf_index
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    create_sqlite(tmp_path / "state" / "store.db")
+    opened = SqliteStore(tmp_path / "state" / "store.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def log(store: SqliteStore) -> StoredLog:
+    return StoredLog(store)
+
+
+def follower(log: StoredLog, name: bytes = b"a") -> Follower:
+    return Follower(log.store, TIMING, name * 16, lambda: POLICY, lambda: log.now_ms)
+
+
+def incidents(store: SqliteStore) -> list[tuple[str, IncidentKind]]:
+    """What the log says of them."""
+    decoded = [decode(entry) for entry in store.entries(0, 10_000)]
+    return [(one.state.name, one.incident) for one in decoded if isinstance(one, IncidentLeaf)]
+
+
+def test_what_is_missing_is_found_and_ends_with_an_entry_each(log: StoredLog) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.sign(agent.workload, agent.key, log.intent())
+    agent.sign()
+    one = follower(log)
+    assert not one.step()
+    assert one.standing == ()
+    agent.deliver()
+    log.now_ms += TIMING.report_ms
+    one.step()
+    assert [incident.kind for incident in one.standing] == [IncidentKind.SIGNED_NOT_REPORTED]
+    [row] = log.store.incidents()
+    told = decode(log.store.entries(row.leaf_index, 1)[0])
+    assert isinstance(told, IncidentLeaf)
+    assert (told.state, told.incident) == (IncidentState.FOUND, IncidentKind.SIGNED_NOT_REPORTED)
+    assert told.digest == agent.key
+
+
+def test_another_replica_goes_on_where_the_first_ended_and_says_nothing_twice(
+    log: StoredLog,
+) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    first, second = follower(log), follower(log, b"b")
+    log.now_ms += TIMING.report_ms
+    first.step()
+    assert incidents(log.store) == [("FOUND", IncidentKind.LATE)]
+    second.step()
+    assert not second.leads
+    assert [one.kind for one in second.standing] == [IncidentKind.LATE]
+    log.now_ms += LEASE_MS + RENEW_MS
+    second.step()
+    assert second.leads
+    agent.deliver()
+    second.step()
+    assert incidents(log.store) == [("FOUND", IncidentKind.LATE), ("ENDED", IncidentKind.LATE)]
+    assert log.store.incidents() == []
+
+
+def test_who_was_overtaken_forgets_and_reads_again(log: StoredLog) -> None:
+    first, second = follower(log), follower(log, b"b")
+    Agent(log, 1).deliver()
+    first.step()
+    log.now_ms += LEASE_MS
+    second.step()
+    log.now_ms += SAVE_MS
+    Agent(log, 2).deliver()
+    second.step()
+    assert log.store.reconciliation().position == 2
+    Agent(log, 3).deliver()
+    first.step()
+    assert not first.leads
+
+
+def test_a_long_log_is_read_in_steps(log: StoredLog) -> None:
+    agent = Agent(log, 1)
+    for _ in range(STEP):
+        agent.sign()
+    agent.deliver()
+    one = follower(log)
+    assert one.step()
+    assert not one.step()
+    assert one.position == STEP + 1
+    log.now_ms += MINUTE
+    one.step()
+    assert log.store.reconciliation().position == STEP + 1
+
+
+def test_a_store_that_fails_leaves_no_half_read_step(
+    log: StoredLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(log, 1)
+    agent.sign()
+    agent.deliver()
+    one = follower(log)
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log.store, "audit_batches", fail)
+        with pytest.raises(StoreUnavailableError):
+            one.step()
+    log.now_ms += RENEW_MS
+    one.step()
+    assert one.position == 2
+    assert one.standing == ()

@@ -1,0 +1,263 @@
+"""Each dishonesty has its own incident, and what only looks like one has none."""
+
+from __future__ import annotations
+
+import pytest
+from capsign_evidence.incident_leaf import IncidentKind as Kind
+from capsign_evidence.reconcile.reconciler import Reconciler
+from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from support.two_streams import HOUR, MINUTE, OTHER, SECOND, WORKLOAD, Agent, Log
+
+TIMING = Timing()
+
+
+def found(log: Log, *, until_ms: int = 0) -> list[Kind]:
+    """What stands after the log, read as far as it goes or until a time."""
+    return [one.kind for one in read(log, until_ms=until_ms).standing]
+
+
+def read(log: Log, *, until_ms: int = 0) -> Reconciler:
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index])
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    wait(reconciler, until_ms or log.now_ms)
+    return reconciler
+
+
+def wait(reconciler: Reconciler, until_ms: int) -> None:
+    """As a replica does that runs all the while."""
+    for now_ms in range(reconciler.state.wall_ms or until_ms, until_ms, MAX_STEP_MS):
+        reconciler.advance(now_ms)
+    reconciler.advance(until_ms)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_an_agent_that_tells_everything(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.sign()
+    agent.deliver()
+    agent.sign(answered=False)
+    agent.end()
+    assert found(log, until_ms=log.now_ms + 48 * HOUR) == []
+
+
+def test_a_signature_that_the_agent_leaves_out_is_named_once_it_tells_of_a_later_one(
+    log: Log,
+) -> None:
+    agent = Agent(log, 1)
+    log.sign(WORKLOAD, agent.key, log.intent())
+    agent.sign()
+    agent.deliver()
+    log.now_ms += TIMING.report_ms
+    assert found(log) == [Kind.SIGNED_NOT_REPORTED]
+
+
+def test_a_thief_is_named_when_the_victim_has_nothing_to_tell(log: Log) -> None:
+    """The victim signs nothing. That it lives, and which leaf it knows, is all that it says."""
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.sign(WORKLOAD, agent.key, log.intent())
+    log.sign(WORKLOAD, agent.key, log.intent())
+    log.now_ms += TIMING.report_ms
+    assert found(log) == [Kind.LATE]
+    agent.speak()
+    agent.deliver()
+    log.now_ms += SECOND
+    assert found(log) == [Kind.LATE]  # it knows no leaf after the signature yet
+    agent.speak()
+    agent.deliver()
+    log.now_ms += SECOND
+    [incident] = read(log).standing
+    assert (incident.kind, incident.count, incident.digest) == (
+        Kind.SIGNED_NOT_REPORTED,
+        2,
+        agent.key,
+    )
+
+
+def test_a_thief_with_a_certificate_that_no_agent_has(log: Log) -> None:
+    honest = Agent(log, 1)
+    log.sign(WORKLOAD, bytes(32), log.intent())
+    for _ in range(8):
+        honest.sign()
+        honest.speak()
+        honest.deliver()
+        log.now_ms += 10 * MINUTE
+    assert found(log) == [Kind.LATE, Kind.SILENCE]
+    honest.end()
+    assert found(log, until_ms=log.now_ms + TIMING.cut_ms) == [Kind.SIGNED_NOT_REPORTED]
+
+
+def test_a_slow_agent_is_late_and_nothing_more(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    agent.reached = False
+    log.now_ms += TIMING.silence_ms - 1
+    assert found(log) == [Kind.LATE]
+    log.now_ms += 2
+    assert found(log) == [Kind.LATE, Kind.SILENCE]
+    agent.reached = True
+    agent.end()
+    log.now_ms += 48 * HOUR
+    assert found(log) == []
+
+
+def test_a_life_that_does_not_come_back_is_a_cut_tail(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    log.now_ms += TIMING.cut_ms + 1
+    assert set(found(log)) == {Kind.CUT_TAIL, Kind.SIGNED_NOT_REPORTED}
+
+
+def test_a_killed_agent_whose_journal_is_found_is_none(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign(answered=False)
+    agent.crash()
+    agent.crash()
+    agent.end()
+    assert found(log, until_ms=log.now_ms + 48 * HOUR) == []
+
+
+def test_records_that_a_later_life_announces_and_nobody_brings_are_a_gap(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    agent.crash()
+    del agent.sealed[0]
+    agent.end()
+    assert Kind.GAP in found(log, until_ms=log.now_ms + TIMING.silence_ms)
+
+
+def test_an_outcome_that_names_another_entry(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.sign()
+    agent.done(log.intent(), 0)
+    agent.deliver()
+    assert found(log) == [Kind.REPORTED_NOT_SIGNED]
+
+
+def test_an_outcome_that_names_an_entry_that_was_settled_long_ago_is_looked_up(log: Log) -> None:
+    agent = Agent(log, 1)
+    intent_id = agent.sign()
+    agent.deliver()
+    agent.done(intent_id, 0)
+    agent.deliver()
+    assert found(log) == []
+
+
+def test_a_batch_that_is_left_out(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    agent.seal()
+    del agent.sealed[0]
+    agent.sign()
+    agent.deliver()
+    [gap, *_] = read(log).standing
+    assert (gap.kind, gap.first, gap.last) == (Kind.GAP, 3, 4)
+
+
+def test_a_batch_that_stands_there_twice(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.seal()
+    [batch] = agent.sealed
+    agent.deliver()
+    log.take(WORKLOAD, batch)
+    assert found(log) == [Kind.REPLAYED_BATCH]
+
+
+def test_a_batch_of_a_life_that_has_ended(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.seal()
+    [batch] = agent.sealed
+    agent.end()
+    log.take(WORKLOAD, batch)
+    assert found(log) == [Kind.REPLAYED_BATCH]
+
+
+def test_a_batch_of_another_workload(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.seal()
+    [batch] = agent.sealed
+    agent.deliver()
+    log.take(OTHER, batch)
+    assert found(log) == [Kind.REPLAYED_BATCH]
+
+
+def test_a_chain_that_is_forged(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.previous = bytes(32)
+    agent.sign()
+    agent.deliver()
+    assert found(log) == [Kind.FORGED_CHAIN]
+
+
+def test_two_stories_of_one_life(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    agent.seal()
+    [told] = agent.sealed
+    agent.deliver()
+    other = pb.AuditBatch.FromString(told)
+    other.records[0].intent_id = bytes(16)
+    log.take(WORKLOAD, other.SerializeToString(deterministic=True))
+    assert found(log) == [Kind.FORGED_CHAIN]
+
+
+@pytest.mark.parametrize("kept", [b"", b"other bytes"])
+def test_bytes_that_are_not_those_of_the_batch(log: Log, kept: bytes) -> None:
+    agent = Agent(log, 1)
+    agent.seal()
+    log.take(WORKLOAD, agent.sealed[0], kept)
+    assert found(log) == [Kind.BATCH_LOST]
+
+
+def test_what_was_missing_and_comes_after_all_has_ended(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    agent.sign()
+    agent.seal()
+    log.now_ms += TIMING.cut_ms + 1
+    reconciler = read(log)
+    assert len(reconciler.standing) == 2
+    agent.deliver()
+    reconciler.entry(log.entries[-1], log.batches[len(log.entries) - 1])
+    assert reconciler.standing == []
+    changes = [(state.name, incident.kind) for state, incident in reconciler.take_changes()]
+    assert changes[-2:] == [("ENDED", Kind.CUT_TAIL), ("ENDED", Kind.SIGNED_NOT_REPORTED)]
+
+
+def test_who_signs_without_end_is_one_incident_and_bounded(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MAX_OPEN", "MAX_MISSING"):
+        monkeypatch.setattr(f"capsign_evidence.reconcile.state.{name}", 8)
+    for _ in range(100):
+        log.sign(WORKLOAD, bytes(32), log.intent())
+    reconciler = read(log)
+    kept = reconciler.state.workloads[WORKLOAD].groups[bytes(32)]
+    assert len(kept.fresh) + len(kept.late) + len(kept.missing) <= 3 * 8
+    assert {one.kind for one in reconciler.standing} == {Kind.LATE, Kind.SIGNED_NOT_REPORTED}
+    total = len(kept.fresh) + len(kept.late) + len(kept.missing) + kept.lost
+    assert total == 100
+
+
+def test_an_outage_of_the_adapter_is_nobodys_silence(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.now_ms += 48 * HOUR
+    agent.speak()
+    agent.deliver()
+    reconciler = read(log)
+    assert reconciler.standing == []
+    assert reconciler.take_changes() == []
