@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from capsign_evidence.reconcile.timing import Timing
 from capsign_wire import addresses, settings
 from msgspec import Meta
 
 from capsign_adapter.decide.authority_schedule import Lifetimes
+from capsign_adapter.decide.reconcile_settings import Reconcile
 from capsign_adapter.log_config import LogConfig as LogConfig
 from capsign_adapter.log_config import log_faults
 
@@ -215,22 +215,6 @@ class Chart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Grants that the profiles of its agents name (`agent.profiles`)."""
 
 
-class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What agents report, held against what was signed. One replica does it, all the while; all
-    must have the same settings."""
-
-    enabled: bool = True
-    """Off: this replica leaves it to others, or to `capsign audit reconcile`."""
-    report_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 300
-    """A signature that no agent has reported by then is late."""
-    silence_seconds: Annotated[int, Meta(ge=60, le=604_800)] = 3600
-    """An agent that was not heard of for so long is silent; a living one speaks every 15
-    minutes.
-    """
-    cut_tail_seconds: Annotated[int, Meta(ge=60, le=2_592_000)] = 86_400
-    """An agent that was silent for so long does not come back: its tail is cut off."""
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -266,15 +250,6 @@ def lifetimes(identity: Identity) -> Lifetimes:
     )
 
 
-def timing(reconcile: Reconcile) -> Timing:
-    """Returns the times of reconciliation."""
-    return Timing(
-        reconcile.report_seconds * 1000,
-        reconcile.silence_seconds * 1000,
-        reconcile.cut_tail_seconds * 1000,
-    )
-
-
 def _faults(config: Config) -> Iterator[tuple[str, str]]:
     yield from _tls_faults(config)
     yield from _address_faults(config.listen)
@@ -288,8 +263,7 @@ def _faults(config: Config) -> Iterator[tuple[str, str]]:
     if config.identity is not None:
         yield from _identity_faults(config.identity)
     yield from log_faults(config.log)
-    times = config.reconcile
-    if not times.report_seconds <= times.silence_seconds <= times.cut_tail_seconds:
+    if not config.reconcile.ordered:
         yield (
             "reconcile.silence_seconds",
             "must not be below `report_seconds` nor above `cut_tail_seconds`.",

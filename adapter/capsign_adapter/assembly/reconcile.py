@@ -9,7 +9,7 @@ from capsign_evidence.reconcile.incidents import Change
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.assembly.state import State
-from capsign_adapter.config import Config, timing
+from capsign_adapter.config import Config
 from capsign_adapter.reconcile.follower import Follower
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.tickers import Ticker
@@ -32,7 +32,7 @@ class Reconciliation:
         self._store = state.store
         self.follower = Follower(
             state.store,
-            timing(config.reconcile),
+            config.reconcile.timing,
             state.membership.replica_id,
             lambda: state.snapshots.policy().digest,
             now_ms,

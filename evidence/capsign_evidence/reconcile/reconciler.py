@@ -15,7 +15,7 @@ from capsign_evidence.reconcile import leaves
 from capsign_evidence.reconcile.incidents import Change, Incident, IncidentKey, Standing
 from capsign_evidence.reconcile.lives import Lives
 from capsign_evidence.reconcile.signatures import EntryAt, Signatures
-from capsign_evidence.reconcile.state import State
+from capsign_evidence.reconcile.state import Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 
 SWEEP_MS = 5000
@@ -37,11 +37,12 @@ class Reconciler:
         entry_at: EntryAt,
         state: State | None = None,
         standing: Iterable[Incident] = (),
+        bounds: Bounds = Bounds(),  # noqa: B008 - a constant
     ) -> None:
         """`state`: what another one had come to, and `standing` the incidents that stood then."""
         self.state = State() if state is None else state
         self._standing = Standing(standing)
-        self._signatures = Signatures(self.state, self._standing, timing, entry_at)
+        self._signatures = Signatures(self.state, self._standing, timing, entry_at, bounds)
         self._lives = Lives(self.state, self._standing, timing)
 
     @property
@@ -122,11 +123,21 @@ class Reconciler:
                 self._lives.left(workload, record.other_boot, record.other_sequence)
             elif kind == pb.AUDIT_KIND_ALIVE:
                 horizon = max(horizon, min(record.leaf_index_plus_one, index))
+            elif kind == pb.AUDIT_KIND_SPLIT_VIEW:
+                self._split_view(index, leaf, record)
             elif record.certificate_key:
                 signatures.claimed(workload, record.certificate_key, boot_id)
         life = self.state.lives.get(boot_id)
         if life is not None:
             life.horizon = max(life.horizon, horizon)
+
+    def _split_view(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
+        self._standing.found(
+            IncidentKey(IncidentKind.SPLIT_VIEW, leaf.workload, leaf.boot_id),
+            self.state.wall_ms,
+            leaf_index=index,
+            span=(record.sequence, record.sequence),
+        )
 
     def _not_signed(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
         self._standing.found(

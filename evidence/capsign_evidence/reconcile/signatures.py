@@ -9,7 +9,7 @@ from capsign_evidence.leaf import Kind, LeafError
 from capsign_evidence.reconcile import leaves, state
 from capsign_evidence.reconcile.incidents import IncidentKey, Standing
 from capsign_evidence.reconcile.leaves import SignedLeaf
-from capsign_evidence.reconcile.state import Group, State, Workload, bound
+from capsign_evidence.reconcile.state import Bounds, Group, State, Workload, bound
 from capsign_evidence.reconcile.timing import Timing
 
 EntryAt = Callable[[int], bytes | None]
@@ -24,7 +24,15 @@ _SILENCE = IncidentKind.SILENCE
 class Signatures:
     """Works on the state that it is given."""
 
-    def __init__(self, known: State, standing: Standing, timing: Timing, entry_at: EntryAt) -> None:
+    def __init__(
+        self,
+        known: State,
+        standing: Standing,
+        timing: Timing,
+        entry_at: EntryAt,
+        bounds: Bounds,
+    ) -> None:
+        self._bounds = bounds
         self._state = known
         self._standing = standing
         self._timing = timing
@@ -43,7 +51,7 @@ class Signatures:
             group = mine.groups[key] = Group()
         group.fresh[leaf.intent_id] = (index, self._state.now_ms)
         mine.where[leaf.intent_id] = key
-        if len(mine.where) > state.MAX_OPEN:
+        if len(mine.where) > self._bounds.open:
             self._move(leaf.workload, key, group, len(group.fresh) // 2 + 1)
 
     def asked(self, workload: str, intent_id: bytes, now_ms: int) -> None:
@@ -54,7 +62,7 @@ class Signatures:
             index = mine.signed.get(intent_id)
         if index is None:
             mine.asked[intent_id] = now_ms
-            bound(mine.asked, state.MAX_OPEN)
+            bound(mine.asked, self._bounds.open)
         else:
             mine.signed[intent_id] = index
             bound(mine.signed, state.MAX_SIGNED)
@@ -127,7 +135,7 @@ class Signatures:
                 self._find(_LATE, workload, key, intent_id, index)
         while group.late:
             intent_id, (index, at_ms) = next(iter(group.late.items()))
-            crowded = len(group.late) > state.MAX_OPEN
+            crowded = len(group.late) > self._bounds.open
             if not crowded and not self._owed(mine, key, index, at_ms):
                 self._quiet(workload, key, at_ms)
                 return
@@ -159,7 +167,7 @@ class Signatures:
         self, workload: str, key: bytes, group: Group, intent_id: bytes, what: tuple[int, int]
     ) -> None:
         self._find(_MISSING, workload, key, intent_id, what[0])
-        if len(group.missing) < state.MAX_MISSING:
+        if len(group.missing) < self._bounds.missing:
             group.missing[intent_id] = what
         else:
             group.lost += 1

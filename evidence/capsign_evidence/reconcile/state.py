@@ -7,14 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_OPEN = 65_536
-"""Most signatures of one workload that are not reported yet, and as many intents without a
-signature.
-"""
-MAX_MISSING = 4096
-"""Most signatures under one certificate key that are remembered by name after they are an
-incident.
-"""
 MAX_SIGNED = 8192
 """Most intents of one workload that are reported and signed and have no outcome yet."""
 MAX_CLAIMS = 4096
@@ -23,6 +15,20 @@ MAX_RECENT = 16
 """Batches of a life that are told apart from others with the same sequence numbers."""
 MAX_ENDED = 262_144
 """Most lives that are remembered after their end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of what grows with what others do."""
+
+    open: int = 65_536
+    """Most signatures of one workload that are not reported yet, and as many intents without a
+    signature.
+    """
+    missing: int = 4096
+    """Most signatures under one certificate key that are remembered by name after they are an
+    incident.
+    """
 
 
 @dataclass(slots=True)

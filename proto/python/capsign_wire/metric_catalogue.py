@@ -130,21 +130,9 @@ _DRIFT = {
 }
 _INCIDENTS = {
     "kind": frozenset(
-        {
-            "signed-not-reported",
-            "reported-not-signed",
-            "gap",
-            "cut-tail",
-            "late",
-            "unknown-key-object",
-            "signature-without-leaf",
-            "silence",
-            "split-view",
-            "forged-chain",
-            "replayed-batch",
-            "batch-lost",
-            "rolled-back",
-        }
+        name.removeprefix("INCIDENT_KIND_").lower().replace("_", "-")
+        for name, number in inventory_pb2.IncidentKind.items()
+        if number
     )
 }
 _FAULTS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capsign_adapter.model.evidence import AuditDraft
@@ -14,6 +15,7 @@ from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
 from capsign_evidence.leaf import Kind
 from capsign_evidence.leaf_reader import decode
+from capsign_evidence.reconcile.incidents import Incident
 from capsign_evidence.reconcile.timing import Timing
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from support.two_streams import MINUTE, POLICY, Agent, Log
@@ -87,7 +89,8 @@ def test_what_is_missing_is_found_and_ends_with_an_entry_each(log: StoredLog) ->
     agent.deliver()
     log.now_ms += TIMING.report_ms
     one.step()
-    assert [incident.kind for incident in one.standing] == [IncidentKind.SIGNED_NOT_REPORTED]
+    standing: tuple[Incident, ...] = one.standing
+    assert [incident.kind for incident in standing] == [IncidentKind.SIGNED_NOT_REPORTED]
     [row] = log.store.incidents()
     told = decode(log.store.entries(row.leaf_index, 1)[0])
     assert isinstance(told, IncidentLeaf)
@@ -146,21 +149,30 @@ def test_a_long_log_is_read_in_steps(log: StoredLog) -> None:
     assert log.store.reconciliation().position == STEP + 1
 
 
-def test_a_store_that_fails_leaves_no_half_read_step(
-    log: StoredLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class FailingStore:
+    """Reads of batches fail while `fails`."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store, self.fails = store, True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def audit_batches(self, *asked: Any) -> Any:
+        if self.fails:
+            raise StoreUnavailableError("away")
+        return self.store.audit_batches(*asked)
+
+
+def test_a_store_that_fails_leaves_no_half_read_step(log: StoredLog) -> None:
     agent = Agent(log, 1)
     agent.sign()
     agent.deliver()
-    one = follower(log)
-
-    def fail(*_: object) -> None:
-        raise StoreUnavailableError("away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(log.store, "audit_batches", fail)
-        with pytest.raises(StoreUnavailableError):
-            one.step()
+    failing = FailingStore(log.store)
+    one = Follower(failing, TIMING, b"a" * 16, lambda: POLICY, lambda: log.now_ms)
+    with pytest.raises(StoreUnavailableError):
+        one.step()
+    failing.fails = False
     log.now_ms += RENEW_MS
     one.step()
     assert one.position == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.reconcile.reconciler import Reconciler
+from capsign_evidence.reconcile.state import Bounds
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from support.two_streams import HOUR, MINUTE, OTHER, SECOND, WORKLOAD, Agent, Log
@@ -153,6 +154,13 @@ def test_an_outcome_that_names_an_entry_that_was_settled_long_ago_is_looked_up(l
     assert found(log) == []
 
 
+def test_an_agent_that_saw_two_logs(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_SPLIT_VIEW, log_fault=pb.LOG_FAULT_FORKED))
+    agent.deliver()
+    assert found(log) == [Kind.SPLIT_VIEW]
+
+
 def test_a_batch_that_is_left_out(log: Log) -> None:
     agent = Agent(log, 1)
     agent.deliver()
@@ -237,14 +245,12 @@ def test_what_was_missing_and_comes_after_all_has_ended(log: Log) -> None:
     assert changes[-2:] == [("ENDED", Kind.CUT_TAIL), ("ENDED", Kind.SIGNED_NOT_REPORTED)]
 
 
-def test_who_signs_without_end_is_one_incident_and_bounded(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("MAX_OPEN", "MAX_MISSING"):
-        monkeypatch.setattr(f"capsign_evidence.reconcile.state.{name}", 8)
+def test_who_signs_without_end_is_one_incident_and_bounded(log: Log) -> None:
     for _ in range(100):
         log.sign(WORKLOAD, bytes(32), log.intent())
-    reconciler = read(log)
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], bounds=Bounds(8, 8))
+    for entry in log.entries:
+        reconciler.entry(entry)
     kept = reconciler.state.workloads[WORKLOAD].groups[bytes(32)]
     assert len(kept.fresh) + len(kept.late) + len(kept.missing) <= 3 * 8
     assert {one.kind for one in reconciler.standing} == {Kind.LATE, Kind.SIGNED_NOT_REPORTED}
