@@ -12,7 +12,6 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 PACKAGES = ("proto/python", "evidence", "agent", "adapter", "clients", "k8s")
 
 LONG_MODULES = {
-    "adapter/capsign_adapter/config.py": "every setting of the adapter, documented where it is read",
     "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",
     "adapter/capsign_adapter/sign/fair_scheduler.py": "start-time fair queueing, and its rules",
     "adapter/capsign_adapter/store/schema.py": "every migration, in one place",
