@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 
 from capsign_adapter.model.evidence import AuditDraft
 from capsign_adapter.model.intents import Draft
 from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.store.interfaces.whole import Store
+from capsign_evidence import leaf
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.intents import new_intent_id
 
@@ -53,6 +55,21 @@ def audit(
         "leaf": b"audit " + batch,
     }
     return AuditDraft(**(fields | changes))
+
+
+def logged(drafted: AuditDraft) -> AuditDraft:
+    """The same with the entry that the adapter makes of it, which says whose it is."""
+    entry = leaf.agent_batch(
+        NOW,
+        bytes(32),
+        drafted.workload,
+        drafted.boot_id,
+        drafted.first_sequence,
+        drafted.last_sequence,
+        drafted.batch_hash,
+        closes=drafted.closes,
+    )
+    return replace(drafted, leaf=entry)
 
 
 def check_log(store: Store) -> list[bytes]:

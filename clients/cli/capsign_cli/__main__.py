@@ -67,7 +67,7 @@ COMMANDS = {
         "drift",
         "What differs from what is expected; exit code 1 if anything does.",
     ),
-    "log": ("capsign_cli.log", "log", "The evidence log: verify."),
+    "log": ("capsign_cli.log_commands", "log", "The evidence log: verify, export."),
     "audit": (
         "capsign_cli.audit.commands",
         "audit",

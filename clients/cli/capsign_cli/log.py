@@ -25,12 +25,7 @@ BUNDLE = 256
 """Entries in a full bundle, C2SP tlog-tiles."""
 
 
-@click.group()
-def log() -> None:
-    """The evidence log."""
-
-
-@log.command()
+@click.command()
 @click.option(
     "--log-key", help="The log's verifier key (name+id+base64); default: the one of --dir."
 )

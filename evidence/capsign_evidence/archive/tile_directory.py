@@ -1,0 +1,158 @@
+"""A directory of files as C2SP tlog-tiles names them, with the agents' batches beside them, as an
+archive: what `capsign log export` wrote, a mirror, or the cold files of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from capsign_evidence.archive.copying import (
+    CHECKPOINT,
+    SUMMARIES,
+    copied_size,
+    read_hashes,
+    workload_of,
+)
+from capsign_evidence.archive.interface import ALL, ArchiveError, Batch
+from capsign_evidence.archive.tile_files import TileFiles
+from capsign_evidence.merkle import TILE_WIDTH, TreeDataError
+from capsign_evidence.note import NoteError
+from capsign_evidence.tiles import TileName, open_batch_file, open_bundle
+
+_INCIDENT = "This is an incident or a damaged disk: keep the directory as it is."
+
+
+class DirectoryArchive:
+    """Without a checkpoint, its size is where the full tiles of entries end. Raises ArchiveError if
+    the directory holds no log.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._files = TileFiles(directory)
+        self._last: tuple[str, list[bytes]] = ("", [])
+        """The bundle that was read last, by its path."""
+        self._full = 0
+        if self.checkpoint() is None and not (directory / "tile" / "entries").is_dir():
+            raise ArchiveError(
+                f"{directory} holds no log as files.",
+                "Name the directory that `capsign log export` wrote, or one with cold files.",
+            )
+
+    @property
+    def first(self) -> int:
+        return 0
+
+    @property
+    def origin(self) -> str:
+        note = self.checkpoint()
+        return note.partition(b"\n")[0].decode(errors="replace") if note else ""
+
+    @property
+    def size(self) -> int:
+        if self.checkpoint() is not None:
+            try:
+                return copied_size(self._files)
+            except NoteError as error:
+                raise ArchiveError(f"The checkpoint: {error}.", _INCIDENT, damaged=True) from None
+        return self._full_tiles() * TILE_WIDTH
+
+    def checkpoint(self) -> bytes | None:
+        return self._files.read(CHECKPOINT)
+
+    def notes(self) -> list[bytes]:
+        note = self.checkpoint()
+        return [] if note is None else [note]
+
+    def entries(self, first: int, count: int) -> Iterator[bytes]:
+        size = self.size
+        last = min(first + count, size)
+        while first < last:
+            tile = _tile_of(first, size)
+            start = tile.index * TILE_WIDTH
+            found = self._bundle(tile)
+            yield from found[first - start : min(last - start, tile.width)]
+            first = start + TILE_WIDTH
+
+    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
+        return read_hashes(self._files, self.size, level, first, count)
+
+    def batches(self, first_leaf: int, count: int = ALL) -> Iterator[Batch]:
+        size = self.size
+        last = min(first_leaf + count, size)
+        for start in range(first_leaf // TILE_WIDTH * TILE_WIDTH, last, TILE_WIDTH):
+            tile = _tile_of(start, size)
+            for index, batch in self._batch_file(tile):
+                if first_leaf <= index < last:
+                    yield index, workload_of(self._bundle(tile)[index - start]), batch
+
+    def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
+        for index in range(first_tile, self.size // TILE_WIDTH):
+            name = TileName(0, index).entries_path.removeprefix("tile/entries")
+            data = self._files.read(f"{SUMMARIES}{name}")
+            if data is not None:
+                yield index, data
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _bundle(self, tile: TileName) -> list[bytes]:
+        path, known = self._last
+        if path == tile.entries_path:
+            return known
+        data = self._files.read(tile.entries_path)
+        if data is None and tile.width < TILE_WIDTH:
+            data = self._files.read(TileName(0, tile.index).entries_path)
+        if data is None:
+            first = tile.index * TILE_WIDTH
+            raise ArchiveError(
+                f"Leaves {first} to {first + tile.width - 1} are not in the directory.",
+                "Copy the log again, or name the store too.",
+                damaged=True,
+            )
+        try:
+            found = open_bundle(data)
+        except TreeDataError as error:
+            raise ArchiveError(f"{tile.entries_path}: {error}.", _INCIDENT, damaged=True) from None
+        if len(found) < tile.width:
+            text = f"{tile.entries_path} has {len(found)} entries and not {tile.width}."
+            raise ArchiveError(text, _INCIDENT, damaged=True)
+        self._last = tile.entries_path, found
+        return found
+
+    def _batch_file(self, tile: TileName) -> list[tuple[int, bytes]]:
+        data = self._files.read(tile.batches_path)
+        if data is None and tile.width < TILE_WIDTH:
+            data = self._files.read(TileName(0, tile.index).batches_path)
+        try:
+            found = open_batch_file(data or b"")
+        except TreeDataError as error:
+            raise ArchiveError(f"{tile.batches_path}: {error}.", _INCIDENT, damaged=True) from None
+        if any(index // TILE_WIDTH != tile.index for index, _ in found):
+            text = f"{tile.batches_path} has batches of other leaves."
+            raise ArchiveError(text, _INCIDENT, damaged=True)
+        return found
+
+    def _full_tiles(self) -> int:
+        """How many full tiles there are from the first on; more may have come since."""
+        while self._files.has(TileName(0, self._full).entries_path):
+            self._full += 1
+        return self._full
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _tile_of(leaf: int, size: int) -> TileName:
+    index = leaf // TILE_WIDTH
+    return TileName(0, index, min(TILE_WIDTH, size - index * TILE_WIDTH))
