@@ -255,6 +255,7 @@ class Agent:
         gauge("capsign.queue.depth", lambda: self.journal.unsealed, "journal")
         gauge("capsign.queue.depth", lambda: len(self.journal.sealed()), "audit")
         gauge("capsign.journal.bytes", lambda: self.journal.size_bytes)
+        gauge("capsign.journal.share", lambda: self.journal.fullest_share)
         gauge("capsign.room.used", lambda: self.servers.used)
         gauge("capsign.upstream.streams", lambda: self.reach.connected)
         gauge("capsign.handle.age", lambda: self.handles.age(clock()))
@@ -306,8 +307,14 @@ def _claim(one: Socket) -> SocketClaim:
 def _begun_journal(config: Config) -> Journal:
     """The journal, with the first record of this life written. Raises JournalError."""
     now_ms = time.time_ns() // 1_000_000
-    boot_id, sockets = secrets.token_bytes(16), len(config.sockets)
-    journal = Journal(config.journal.dir, config.journal.max_bytes, boot_id, now_ms, sockets)
+    journal = Journal(
+        config.journal.dir,
+        config.journal.max_bytes,
+        secrets.token_bytes(16),
+        now_ms,
+        [one.name for one in config.sockets],
+        config.journal.reserved_percent,
+    )
     if journal.torn_bytes:
         logs.warning("journal.torn_tail", bytes=journal.torn_bytes)
     journal.open(records.opened(journal.left()))

@@ -18,6 +18,10 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     dir: Path
     max_bytes: Annotated[int, Meta(ge=1_048_576, le=17_179_869_184)] = 67_108_864
     """At this size the agent stops signing until records have gone upstream."""
+    reserved_percent: Annotated[int, Meta(ge=0, le=100)] = 50
+    """How much of it is kept for the sockets in equal shares. The rest is for whoever comes first:
+    a container whose records take that and its share is refused, and the others go on.
+    """
     flush_ms: Annotated[int, Meta(ge=1, le=600_000)] = 500
     """How long records gather before they go upstream. Those of a renewal that changed nothing wait
     for others, or 15 minutes.

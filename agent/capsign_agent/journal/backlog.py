@@ -20,6 +20,8 @@ class Segment:
     records: int
     size: int
     """Bytes on disk."""
+    used: Counter[str] = field(default_factory=Counter)
+    """Bytes of records in it, by socket."""
     refused: Counter[str] = field(default_factory=Counter)
     """Bytes of refusals in it, by socket."""
 

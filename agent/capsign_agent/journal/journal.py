@@ -20,6 +20,7 @@ import errno
 import os
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from capsign_wire.adapter.v1 import evidence_pb2
@@ -30,6 +31,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_agent.journal import directory as places
 from capsign_agent.journal.backlog import Backlog, Segment
 from capsign_agent.journal.recovery import recover
+from capsign_agent.journal.shares import RECORD_BYTES, Shares
 from capsign_agent.journal.writer import SegmentWriter
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -39,11 +41,6 @@ SEGMENT_RECORDS = 4096
 
 SEGMENT_BYTES = ADAPTER_REQUEST_BYTES - 16 * 1024
 """A segment is sealed before it is larger than this, because it travels in one request."""
-
-RECORD_BYTES = 224
-"""Upper bound of one record's bytes in a frame: ids, two names of 64 bytes, five integers and its
-share of the frame.
-"""
 
 MAX_LEFT = 512
 """Most earlier lives that the first record of a life names, the newest: an agent that cannot start
@@ -60,25 +57,33 @@ class Journal:
     """
 
     def __init__(
-        self, directory: Path, max_bytes: int, boot_id: bytes, now_ms: int, sockets: int = 1
+        self,
+        directory: Path,
+        max_bytes: int,
+        boot_id: bytes,
+        now_ms: int,
+        sockets: Collection[str] = (),
+        reserved_percent: int = 50,
     ) -> None:
-        """Take the directory, recover earlier lives, start this one. Raises JournalError."""
+        """Take the directory, recover earlier lives, start this one. `reserved_percent` of it are
+        kept for the sockets, in equal shares. Raises JournalError.
+        """
         self._max_bytes = max_bytes
-        self._most_refused = max_bytes // 2 // sockets
-        self._refused = Counter[str]()
-        """Bytes of refusals that are not delivered yet, by socket."""
+        self._shares = Shares(sockets, max_bytes - CLOSING_BYTES, reserved_percent)
         self._lock = places.lock(directory)
         self._backlog = Backlog()
         earlier = places.lives(directory)
         for folder in earlier:
             recover(folder, self._backlog)
         self._earlier = earlier[-MAX_LEFT:]
+        for segment in self._backlog.segments:
+            for socket, size in segment.used.items():
+                self._shares.wrote(socket, size)
         self._boot_id = boot_id
         self._folder = directory / f"{now_ms:013d}-{boot_id.hex()}"
         self._failed = self._folder_has_no_room(directory)
         self._sequence = 0
         self._number = 0
-        self._promised = 0
         self._opening: evidence_pb2.AuditBatch | None = None
         self._begin(b"")
 
@@ -122,7 +127,12 @@ class Journal:
     @property
     def promised(self) -> int:
         """How many records have room reserved."""
-        return self._promised
+        return self._shares.promised
+
+    @property
+    def fullest_share(self) -> float:
+        """The part of the journal that one socket's records take, of the one with most."""
+        return self._shares.fullest
 
     @property
     def pressing(self) -> bool:
@@ -138,28 +148,43 @@ class Journal:
         with contextlib.suppress(FailureError):
             self._open()
 
-    def promise(self, calls: int) -> None:
-        """Reserve room for the INTENT and the OUTCOME records of so many items. Raises FailureError
-        JOURNAL_FULL and reserves nothing then. `append` always has room for what was reserved.
+    def promise(self, calls: int, socket: str = "") -> None:
+        """Reserve room for the INTENT and the OUTCOME records of so many items of a socket. Raises
+        FailureError JOURNAL_FULL or JOURNAL_SHARE_FULL and reserves nothing then. `append` always
+        has room for what was reserved.
         """
         if self._failed:
             self._try_again()
-        if self._failed or self._room() < calls * 2 * RECORD_BYTES:
+        self._demand(calls * 2 * RECORD_BYTES, socket)
+        self._shares.promise(socket, calls * 2)
+
+    def _demand(self, size: int, socket: str) -> None:
+        """Raise FailureError unless there is room for so many bytes of a socket."""
+        room = self._room()
+        if self._failed or room < size:
             raise FailureError(
                 failures_pb2.REASON_JOURNAL_FULL,
                 "The agent's audit journal is full.",
                 retry_after_ms=1000,
             )
-        self._promised += calls * 2
+        if not self._shares.fits(socket, size, room):
+            raise _share_full(socket)
 
     def append(
-        self, piece: evidence_pb2.AuditBatch, promised: int = 0, *, routine: bool = False
+        self,
+        piece: evidence_pb2.AuditBatch,
+        promised: int = 0,
+        socket: str = "",
+        *,
+        routine: bool = False,
+        refused: bool = False,
     ) -> None:
         """Write records at once, with sequence and time added; they survive kill -9 when this
         returns.
 
-        `promised` of them use room that `promise` reserved. `routine`: they state that nothing has
-        changed, and need no batch of their own soon. Raises FailureError JOURNAL_FULL if the disk
+        `promised` of them use room that `promise` reserved for this socket. `routine`: they state
+        that nothing has changed, and need no batch of their own soon. `refused`: they state
+        refusals. Raises FailureError JOURNAL_FULL if the disk
         refuses; then nothing was written and no sequence number was used.
         """
         count = len(piece.records)
@@ -175,33 +200,38 @@ class Journal:
         for sequence, record in enumerate(piece.records, self._sequence + 1):
             record.sequence = sequence
             record.time_ms = now_ms
-        self._write(piece.SerializeToString())
+        payload = piece.SerializeToString()
+        self._write(payload)
         self._sequence += count
         self._records += count
         if not routine:
             self._pressing = True
-        self._promised = max(0, self._promised - promised)
+        self._shares.forget(socket, promised)
+        if socket:
+            self._count(socket, len(payload), refused=refused)
+
+    def _count(self, socket: str, size: int, *, refused: bool) -> None:
+        self._shares.wrote(socket, size, refused=refused)
+        self._used_here[socket] += size
+        if refused:
+            self._refused_here[socket] += size
 
     def refuse(self, piece: evidence_pb2.AuditBatch, socket: str) -> None:
-        """Write the record of what was refused to a socket. Raises FailureError JOURNAL_FULL; then
-        the caller must not hear the refusal.
+        """Write the record of what was refused to a socket. Raises FailureError JOURNAL_FULL or
+        JOURNAL_SHARE_FULL; then the caller must not hear the refusal.
 
         Refusals may take half of the journal, in equal shares for the sockets, so that a socket
-        with many refusals keeps no other from signing. The piece that reaches the share is still
+        with many refusals keeps none from signing. The piece that reaches the share is still
         written.
         """
-        no_room = self._failed or self._room() < len(piece.records) * RECORD_BYTES
-        if no_room or self._refused[socket] >= self._most_refused:
-            detail = "The agent's audit journal has no room for another refusal."
-            raise FailureError(failures_pb2.REASON_JOURNAL_FULL, detail, retry_after_ms=1000)
-        self.append(piece)
-        size = piece.ByteSize()
-        self._refused[socket] += size
-        self._refused_here[socket] += size
+        self._demand(len(piece.records) * RECORD_BYTES, socket)
+        if not self._shares.may_refuse(socket):
+            raise _share_full(socket)
+        self.append(piece, socket=socket, refused=True)
 
-    def forget(self, promised: int) -> None:
-        """Release reserved room that will not be used."""
-        self._promised = max(0, self._promised - promised)
+    def forget(self, promised: int, socket: str = "") -> None:
+        """Release reserved room of a socket that will not be used."""
+        self._shares.forget(socket, promised)
 
     def look_again(self) -> None:
         """After a failed write, check whether the disk has room now, so that `full` is up to
@@ -225,7 +255,7 @@ class Journal:
     def delivered(self, segment: Segment) -> None:
         """The adapter has taken this segment: delete it."""
         self._backlog.remove(segment)
-        self._refused -= segment.refused
+        self._shares.delivered(segment.used, segment.refused)
         folder = segment.path.parent
         if folder != self._folder and not any(folder.iterdir()):
             folder.rmdir()
@@ -258,7 +288,7 @@ class Journal:
                 folder.rmdir()
 
     def _room(self) -> int:
-        return self._max_bytes - CLOSING_BYTES - self.size_bytes - self._promised * RECORD_BYTES
+        return self._max_bytes - CLOSING_BYTES - self.size_bytes - self.promised * RECORD_BYTES
 
     def _write(self, payload: bytes) -> None:
         self._failed = not self._segment.write(payload)
@@ -291,7 +321,7 @@ class Journal:
         self._segment = SegmentWriter(path, self._boot_id, previous)
         self._records = 0
         self._pressing = False
-        self._refused_here = Counter[str]()
+        self._used_here, self._refused_here = Counter[str](), Counter[str]()
 
     def _seal(self) -> None:
         last = self._segment.seal()
@@ -302,7 +332,13 @@ class Journal:
                 self._sequence,
                 self._records,
                 self._segment.size,
+                self._used_here,
                 self._refused_here,
             )
         )
         self._begin(last)
+
+
+def _share_full(socket: str) -> FailureError:
+    detail = f"What the container of the socket {socket} did takes its share of the journal."
+    return FailureError(failures_pb2.REASON_JOURNAL_SHARE_FULL, detail, retry_after_ms=1000)

@@ -8,6 +8,7 @@ not answered, so it is cut off and nothing is lost. Anything else that does not 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from capsign_wire.adapter.v1 import evidence_pb2
@@ -34,7 +35,11 @@ def recover(folder: Path, backlog: Backlog) -> None:
             path.unlink()  # nothing was done under it
             continue
         last = records[-1].sequence
-        backlog.add(Segment(path, folder.name, last, len(records), found.good_bytes))
+        size = found.good_bytes
+        used = Counter(one.caller for one in records if one.caller)
+        for socket, count in used.items():
+            used[socket] = size * count // len(records)
+        backlog.add(Segment(path, folder.name, last, len(records), size, used))
 
 
 def _cut_tail(path: Path, good_bytes: int, backlog: Backlog) -> None:

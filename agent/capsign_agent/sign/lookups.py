@@ -182,7 +182,7 @@ class Lookups:
         """What became of an intent. It is written to the journal before it is returned."""
         held = await self._finder.wait_for(socket, request.handle_id, timeout_s)
         intents.millis_of(request.intent_id)
-        self._journal.promise(1)
+        self._journal.promise(1, socket.name)
         try:
             upstream = signing_pb2.ResolveIntentRequest(
                 handle=held.token, intent_id=request.intent_id
@@ -190,9 +190,9 @@ class Lookups:
             await self._limit.ask_adapter(socket.name, RESOLVE_US)
             told = await self._adapter.resolve(upstream, timeout_s)
             answer, piece = _resolved(told, request.intent_id, held.grant, socket.name)
-            self._journal.append(piece)
+            self._journal.append(piece, socket=socket.name)
         finally:
-            self._journal.forget(2)
+            self._journal.forget(2, socket.name)
         return answer
 
     async def receipt(

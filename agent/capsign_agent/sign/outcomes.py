@@ -8,7 +8,7 @@ The streams call `before_sending` before the first byte, and after it either `an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.algorithms import metric_name
@@ -49,24 +49,38 @@ class OutcomeRecorder:
         self._metrics = metrics
         self._handle_refused = handle_refused
 
-    def before_sending(self, batch: Batch) -> None:
-        """Step 7: journal the intents. Raises FailureError JOURNAL_FULL; then the batch must not be
-        sent.
+    def before_sending(self, batch: Batch) -> Batch:
+        """Step 7: journal the intents. Returns the batch without the calls of sockets for which the
+        journal has no room; those have failed, and must not be sent.
         """
         fresh = [call for call in batch.calls if not call.journalled]
-        if not fresh:
-            return
-        count = sum(len(call.intents) for call in fresh)
-        self._journal.promise(count)
+        refused: set[Call] = set()
+        for socket, calls in _by_socket(fresh).items():
+            try:
+                self._intend(socket, calls)
+            except FailureError as error:
+                refused.update(calls)
+                for call in calls:
+                    call.fail(error)
+        if refused:
+            return Batch([call for call in batch.calls if call not in refused])
+        return batch
+
+    def _intend(self, socket: str, calls: Sequence[Call]) -> None:
+        """Journal the intents of one socket. Raises FailureError JOURNAL_FULL, JOURNAL_SHARE_FULL;
+        then nothing is written.
+        """
+        count = sum(len(call.intents) for call in calls)
+        self._journal.promise(count, socket)
         piece = records.Piece()
-        for call in fresh:
-            records.intents(piece, call.intents, call.held.grant, call.algorithm, call.held.socket)
+        for call in calls:
+            records.intents(piece, call.intents, call.held.grant, call.algorithm, socket)
         try:
-            self._journal.append(piece, promised=count)  # 7
+            self._journal.append(piece, count, socket)  # 7
         except FailureError:
-            self._journal.forget(count * 2)
+            self._journal.forget(count * 2, socket)
             raise
-        for call in fresh:
+        for call in calls:
             call.journalled = True
 
     def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
@@ -82,21 +96,28 @@ class OutcomeRecorder:
             for call in batch.calls:
                 self.lost(call, failures_pb2.REASON_INTERNAL)
             return
+        for call, answer in answers:
+            self._check(call, answer)  # 9
+        by_call = dict(answers)
+        for socket, calls in _by_socket(by_call).items():
+            self._conclude(socket, [(call, by_call[call]) for call in calls])
+
+    def _conclude(self, socket: str, answers: Sequence[tuple[Call, Answer]]) -> None:
+        """Step 10 for the calls of one socket: journal what came of them, then tell it."""
         piece = records.Piece()
         promised = 0
         for call, answer in answers:
-            self._check(call, answer)  # 9
             _outcomes(piece, call, answer)
             if not call.recorded:
                 promised += len(call.intents)
                 call.recorded = True
-        if not self.append(piece, promised):  # 10
+        if not self.append(piece, promised, socket):  # 10
             # Nobody may have a signature whose outcome is not written down. The adapter has it:
             # resolving gives it later.
             error = FailureError(
                 failures_pb2.REASON_ANSWER_LOST, "The agent's audit journal failed."
             )
-            for call in batch.calls:
+            for call, _ in answers:
                 call.fail(error)
             return
         for call, answer in answers:
@@ -116,7 +137,7 @@ class OutcomeRecorder:
             records.failed(
                 piece, call.intents, held.grant, call.algorithm, held.socket, error.outcome, reason
             )
-            self.append(piece, len(call.intents))  # 10
+            self.append(piece, len(call.intents), held.socket)  # 10
         call.fail(error)
 
     def _check(self, call: Call, answer: Answer) -> None:
@@ -170,14 +191,22 @@ class OutcomeRecorder:
                 self._handle_refused(held, item.failure.reason)
                 return
 
-    def append(self, piece: records.Piece, promised: int) -> bool:
-        """Write records; returns False if the journal cannot take them."""
+    def append(self, piece: records.Piece, promised: int, socket: str) -> bool:
+        """Write records of a socket; returns False if the journal cannot take them."""
         try:
-            self._journal.append(piece, promised)
+            self._journal.append(piece, promised, socket)
         except FailureError:
-            self._journal.forget(promised)
+            self._journal.forget(promised, socket)
             return False
         return True
+
+
+def _by_socket(calls: Iterable[Call]) -> dict[str, list[Call]]:
+    """Calls by the name of their socket, in order."""
+    found: dict[str, list[Call]] = {}
+    for call in calls:
+        found.setdefault(call.held.socket, []).append(call)
+    return found
 
 
 def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tuple[Call, Answer]]:

@@ -21,7 +21,6 @@ import grpc
 import grpc.aio
 from capsign_wire.adapter.v1 import signing_pb2
 from capsign_wire.backoff import Backoff
-from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
 from capsign_wire.types.v1 import failures_pb2
 
@@ -41,8 +40,8 @@ MOST_ATTEMPTS = 2
 class BatchRecorder(Protocol):
     """What the signing path does around an exchange; see `sign.outcomes`."""
 
-    def before_sending(self, batch: Batch) -> None:
-        """Journal the intents. Raises FailureError; then the batch must not be sent."""
+    def before_sending(self, batch: Batch) -> Batch:
+        """Journal the intents; returns what of the batch may be sent. Never raises."""
 
     def answered(self, batch: Batch, response: signing_pb2.SignResponse) -> None:
         """Check, journal and give out what came back. Never raises."""
@@ -214,11 +213,8 @@ class SignStream:
         """Send one batch and pass on its answer; returns False if the stream cannot be used any
         more.
         """
-        try:
-            self._outcomes.before_sending(batch)
-        except FailureError as error:
-            for one in batch.calls:
-                self._refuse(one, error)
+        batch = self._outcomes.before_sending(batch)
+        if not batch.calls:
             return True
         self._batches += 1
         request = batch.request(self._batches)
@@ -262,12 +258,6 @@ class SignStream:
         self._metrics.counter("capsign.timeouts").add("upstream")
         self.target.liveness.fell_silent()
         call.cancel()
-
-    def _refuse(self, call: Call, error: FailureError) -> None:
-        if call.sent:
-            self._outcomes.lost(call, failures_pb2.REASON_ANSWER_LOST)
-        else:
-            call.fail(error)
 
     def _lose(self, batch: Batch) -> None:
         """The answer will not come. Calls that were sent once and whose callers still wait are sent

@@ -17,6 +17,13 @@ ROWS = (
     Instrument("capsign.store.bytes", Kind.GAUGE, "By", "What the store takes on its disk.", {}),
     Instrument("capsign.store.free", Kind.GAUGE, "By", "What the store's disk has left.", {}),
     Instrument(
+        "capsign.journal.share",
+        Kind.GAUGE,
+        "1",
+        "Share of an agent's journal that the records of one socket take, of the one with most.",
+        {},
+    ),
+    Instrument(
         "capsign.agent.split_view",
         Kind.GAUGE,
         "{adapter}",

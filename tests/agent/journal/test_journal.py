@@ -12,7 +12,8 @@ import pytest
 from capsign_agent.journal import journal as module
 from capsign_agent.journal import records
 from capsign_agent.journal.directory import JournalError
-from capsign_agent.journal.journal import RECORD_BYTES, Journal
+from capsign_agent.journal.journal import Journal
+from capsign_agent.journal.shares import RECORD_BYTES
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
@@ -275,7 +276,7 @@ def test_what_is_refused_to_one_socket_leaves_room_for_the_refusals_of_others_an
     """An application was refused without end: its records filled the journal, and no container
     could sign any more.
     """
-    journal = Journal(tmp_path, MAX, bytes(16), 1, sockets=2)
+    journal = Journal(tmp_path, MAX, bytes(16), 1, sockets=["loud", "quiet"])
     wrote = 0
     with contextlib.suppress(FailureError):
         while True:

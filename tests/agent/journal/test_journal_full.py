@@ -54,7 +54,7 @@ async def test_refusals_without_end_at_one_socket_leave_the_others_room(
             if refused.items[0].failure.reason != fail.REASON_HANDLE_UNKNOWN:
                 break
             told += 500
-        assert {item.failure.reason for item in refused.items} == {fail.REASON_JOURNAL_FULL}
+        assert {item.failure.reason for item in refused.items} == {fail.REASON_JOURNAL_SHARE_FULL}
         [refused] = await batch(quiet, group("nothing", b"x"))
         assert refused.items[0].failure.reason == fail.REASON_HANDLE_UNKNOWN
         assert isinstance(await one(quiet, (await first_handle(quiet)).id), agent_pb2.SignResponse)

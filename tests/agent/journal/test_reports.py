@@ -70,6 +70,6 @@ async def test_reports_without_end_take_no_more_than_refusals_may(
             calls = [stub.ReportVerifications(request) for _ in range(64)]
             told = await asyncio.gather(*calls, return_exceptions=True)
             refused = [FailureError.from_rpc(one) for one in told if isinstance(one, Exception)]
-        assert {one.reason for one in refused} == {fail.REASON_JOURNAL_FULL}
+        assert {one.reason for one in refused} == {fail.REASON_JOURNAL_SHARE_FULL}
         assert agent.journal.size_bytes < 3 << 15
         adapter.faults.audit = lambda _: 0
