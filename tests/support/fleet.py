@@ -92,6 +92,11 @@ class Fleet:
         """Where verifiers read public keys."""
         return [each["public"] for each in self.dev.about["adapters"]]
 
+    @property
+    def channel(self) -> grpc.Channel:
+        """An operator's, to the first replica."""
+        return self._channels[0]
+
     def _add(self, workload: str) -> None:
         """An agent of its own for this workload."""
         about, identity = self.dev.about, self._identity(workload)

@@ -20,12 +20,14 @@ from capsign_adapter.custody.making import Author, KeyStore, clock_of, make_vers
 from capsign_adapter.decide import key_acts
 from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.policy import Key, Policy
+from capsign_adapter.decide.readiness import demand_ready
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.model.proposals import ProposalRow
 from capsign_adapter.sign.epoch_follower import EpochFollower
 from capsign_adapter.sign.refused_moves import RefusedMoves
+from capsign_adapter.store.interfaces.key_readers import KeyReaders
 from capsign_adapter.store.interfaces.proposals import Proposals
 from capsign_adapter.token.interface import Token
 
@@ -44,7 +46,7 @@ class Done(NamedTuple):
     leaf_index: int
 
 
-class ActsStore(KeyStore, Proposals, Protocol):
+class ActsStore(KeyStore, KeyReaders, Proposals, Protocol):
     """What is asked of the store here."""
 
 
@@ -96,7 +98,8 @@ class KeyActs:
     def move(self, actor: str, tenant: str, key: str, version: int, event: KeyEvent) -> Done:
         """Move a version on by an act of one person (`decide.key_acts.RULES`).
 
-        Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION, KEY_DESTROY_PENDING;
+        Raises FailureError ROLE_MISSING, NOT_FOUND, ILLEGAL_TRANSITION, KEY_DESTROY_PENDING,
+        VERIFIERS_NOT_READY;
         COMMIT_UNKNOWN if it is recorded and may not be in force everywhere yet.
         """
         standing, rule = self._standing(), key_acts.RULES[event]
@@ -106,6 +109,8 @@ class KeyActs:
         if event in _FIRST_USES:
             self.pending.demand_none(row)
         with self._recorded(actor, row.name):
+            if event is KeyEvent.ACTIVATE:
+                self._demand_ready(standing.policy, row, now)
             epoch, index = self._store.move_key_version(
                 row, event, lambda epoch: author.entry(rule.act, row.name, now, epoch), now
             )
@@ -144,6 +149,10 @@ class KeyActs:
             raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
         provision.make_pepper(self._token, tenant)
         logs.event("pepper.created", tenant=tenant)
+
+    def _demand_ready(self, policy: Policy, row: KeyVersionRow, now_ms: int) -> None:
+        readers = self._store.key_readers(row.tenant, row.key)
+        demand_ready(policy, self.rows_of(row.tenant, row.key), row, readers, now_ms)
 
     def _recorded(self, actor: str, name: str) -> AbstractContextManager[None]:
         return self._refused.recorded(actor, leaf.Act.KEY_MOVE_REFUSED, name)

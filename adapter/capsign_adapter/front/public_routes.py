@@ -7,7 +7,7 @@ from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.jwks import KeySet
 from capsign_adapter.front.public_answers import Answer, Question
-from capsign_adapter.model.key_readers import ANONYMOUS
+from capsign_adapter.model.key_readers import ANONYMOUS, BY_HTTPS
 from capsign_adapter.sign.key_readers import KeyReaders
 from capsign_adapter.sign.key_sets import KeySets
 
@@ -40,7 +40,9 @@ class Routes:
         given.
         """
         if not question.is_head:
-            self._readers.served(grant, ANONYMOUS, found.newest, found.sequence)
+            peer = question.peer
+            who = BY_HTTPS + peer.spiffe_id if peer is not None else ANONYMOUS
+            self._readers.served(grant, who, found.newest, found.sequence)
         headers = {
             "Content-Type": "application/jwk-set+json",
             "Cache-Control": f"public, max-age={found.kept_s}",

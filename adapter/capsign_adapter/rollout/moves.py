@@ -16,7 +16,7 @@ from capsign_wire import logs
 from capsign_wire.telemetry import Counter
 
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.decide.readiness import Readiness, readiness
+from capsign_adapter.decide.readiness import Readiness, expected, readiness
 from capsign_adapter.decide.rollout_analysis import verdict_of
 from capsign_adapter.decide.rollout_cohort import is_counted
 from capsign_adapter.decide.rollout_samples import summary
@@ -106,13 +106,8 @@ class Moves:
         version = world.version(row.after.version)
         published_ms = version.published_ms if version is not None else 0
         readers = self.store.key_readers(row.tenant, row.key) if published_ms else []
-        granted = frozenset(
-            (grant.name, workload)
-            for grant in self.policy().grants
-            if (grant.tenant, grant.key) == (row.tenant, row.key)
-            for workload in grant.workloads
-        )
-        return readiness(row.after.version, published_ms, readers, granted)
+        who = expected(self.policy(), row.tenant, row.key, readers)
+        return readiness(row.after.version, published_ms, readers, who)
 
     def workloads(self, row: RolloutRow) -> frozenset[str]:
         """Returns every workload that policy lets use the key."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 from threading import Lock
 
 from capsign_adapter.decide.policy import Policy
-from capsign_adapter.model.key_readers import KeyReader
+from capsign_adapter.decide.readiness import is_named
+from capsign_adapter.model.key_readers import ANONYMOUS, BY_HTTPS, KeyReader
 from capsign_adapter.store.interfaces.key_readers import KeyReaders as Store
 
 EVERY_MS = 30_000
@@ -41,23 +42,28 @@ class KeyReaders:
 
     def served(self, grant: str, workload: str, newest: int, sequence: int) -> None:
         """The public keys of a grant were given to this workload, with versions up to `newest`, as
-        they are at the revocation epoch `sequence`. What the policy has not is not remembered.
+        they are at the revocation epoch `sequence`. What the policy has not is not remembered, and
+        whom it does not know by HTTPS counts as ANONYMOUS.
         """
-        found = self._policy().grant(grant)
+        policy = self._policy()
+        found = policy.grant(grant)
         if found is None or not newest:
             return
+        if workload.startswith(BY_HTTPS):
+            name = workload.removeprefix(BY_HTTPS)
+            workload = workload if is_named(policy, found.tenant, name) else ANONYMOUS
         seen = KeyReader(
             found.tenant, found.key, grant, workload, newest, sequence, 1, self._clock()
         )
-        name = (grant, workload)
+        reader = (grant, workload)
         with self._lock:
-            before = self._pending.get(name)
+            before = self._pending.get(reader)
             if before is None or before.version < newest:
                 if before is None and len(self._pending) >= MOST:
                     return
-                self._pending[name] = seen
+                self._pending[reader] = seen
             elif before.version == newest:
-                self._pending[name] = replace(seen, fetches=before.fetches + 1)
+                self._pending[reader] = replace(seen, fetches=before.fetches + 1)
 
     def flush(self) -> None:
         """Write what is due. Raises what the store raises; then it is due still."""

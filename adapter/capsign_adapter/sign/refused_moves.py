@@ -21,6 +21,7 @@ ILLEGAL = frozenset(
         failures_pb2.REASON_ILLEGAL_TRANSITION,
         failures_pb2.REASON_ROLLOUT_CONFLICT,
         failures_pb2.REASON_ROLLOUT_OVERTAKEN,
+        failures_pb2.REASON_VERIFIERS_NOT_READY,
     }
 )
 """Reasons that say that what was asked is not possible in the state that was found."""

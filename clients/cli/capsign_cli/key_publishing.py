@@ -44,7 +44,11 @@ def publish(name: str, yes: bool, **options: Any) -> None:
 @click.command()
 @key_acts.about_version
 def activate(name: str, yes: bool, **options: Any) -> None:
-    """Let a version sign: of several that are active, the newest does."""
+    """Let a version sign: of several that are active, the newest does.
+
+    Where policy demands that verifiers are ready it is refused until they have fetched it, unless
+    no other version signs.
+    """
     from capsign_wire.adapter.v1 import keys_pb2 as pb
 
     with key_acts.found(name, options) as (stub, key):

@@ -8,19 +8,29 @@ import pytest
 from capsign_adapter.decide.jwks import FETCHES_BEFORE_USE, kept_s
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
-from capsign_adapter.decide.readiness import RECENT_MS, readiness
+from capsign_adapter.decide.readiness import (
+    RECENT_MS,
+    Expected,
+    demand_ready,
+    expected,
+    is_named,
+    readiness,
+)
 from capsign_adapter.decide.rollout_steps import due, is_open_to_people
-from capsign_adapter.model.key_readers import ANONYMOUS, KeyReader
+from capsign_adapter.model.key_readers import ANONYMOUS, BY_HTTPS, KeyReader
 from capsign_adapter.model.lifecycle import RolloutEvent, RolloutStage
-from support.adapter_rig import APP, OTHER, POLICY, RULES
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import signing_pb2
+from support.adapter_rig import APP, AUDITOR, OTHER, POLICY, RULES, STRANGER
 from support.rollouts import NOW, PLAN, PRE, rollout, version, world
 
 GRANTED = {("orders-jwt", APP), ("others", OTHER)}
+WHO = Expected(GRANTED, {AUDITOR})
 READER = KeyReader("demo", "orders", "orders-jwt", APP, 1, 7, 3, NOW)
 
 
 def found(*readers: KeyReader):
-    return readiness(2, NOW, readers, GRANTED)
+    return readiness(2, NOW, readers, WHO)
 
 
 def test_who_has_the_new_version_has_fetched_it_and_who_has_an_older_one_has_not():
@@ -44,6 +54,8 @@ def test_who_was_silent_for_long_has_nothing_in_a_cache_and_is_not_waited_for():
         replace(READER, workload=OTHER),
         replace(READER, grant="gone"),
         replace(READER, grant="gone", workload=ANONYMOUS),
+        replace(READER, grant="gone", workload=BY_HTTPS + AUDITOR),
+        replace(READER, workload=BY_HTTPS + APP),
     ],
 )
 def test_who_may_not_fetch_any_more_is_not_waited_for(reader):
@@ -55,6 +67,54 @@ def test_those_who_ask_by_https_are_one_reader_whose_fetches_are_counted():
     assert found(unknown).missing == (unknown,)
     ready = found(replace(unknown, version=2, fetches=12), replace(READER, version=2, fetches=5))
     assert (len(ready.fetched), ready.anonymous_fetches) == (2, 12)
+
+
+def test_who_shows_a_certificate_by_https_is_waited_for_by_name():
+    named, others = (
+        replace(READER, workload=BY_HTTPS + AUDITOR),
+        replace(READER, workload=ANONYMOUS),
+    )
+    ready = found(named, replace(others, version=2, fetches=4))
+    assert (ready.missing, ready.anonymous_fetches) == ((named,), 4)
+
+
+def test_who_counts_by_name_is_known_to_the_policy():
+    """Anybody of the trust domain can get a certificate; whom policy does not know keeps nobody
+    waiting.
+    """
+    readers = [replace(READER, workload=BY_HTTPS + each) for each in (APP, AUDITOR, STRANGER)]
+    who = expected(RULES, "demo", "orders", readers)
+    assert set(who.named) == {APP, AUDITOR}
+    assert not is_named(RULES, "another", APP)
+    assert ("orders-jwt", APP) in who.granted
+
+
+STRICT = replace(RULES, rollouts=replace(PLAN, readiness_required=True))
+OVER = NOW + PLAN.propagation_ms
+
+
+@pytest.mark.parametrize(
+    ("said", "row", "readers", "now"),
+    [
+        ("never shown", version(2, PRE, published_ms=0), (), OVER),
+        ("for 1s more", version(2, PRE), (), OVER - 1),
+        (f"by {APP}", version(2, PRE), (READER,), OVER),
+        ("and 1 more", version(2, PRE), (READER, replace(READER, workload=ANONYMOUS)), OVER),
+    ],
+)
+def test_by_hand_no_version_signs_before_its_verifiers_have_it(said, row, readers, now):
+    with pytest.raises(FailureError, match=said) as caught:
+        demand_ready(STRICT, [row, version(1)], row, readers, now)
+    assert caught.value.row.name == "VERIFIERS_NOT_READY"
+    # nobody waits where policy does not demand it, and where no other version signs
+    demand_ready(replace(RULES, rollouts=PLAN), [row, version(1)], row, readers, now)
+    suspended = version(1, signing_pb2.KEY_STATE_SUSPENDED)
+    demand_ready(STRICT, [row, suspended], row, readers, now)
+
+
+def test_by_hand_a_version_signs_once_everybody_has_it():
+    row, has = version(2, PRE), replace(READER, version=2)
+    demand_ready(STRICT, [row, version(1)], row, [has], OVER)
 
 
 REQUIRED = replace(PLAN, readiness_required=True)

@@ -270,3 +270,20 @@ def test_refusals_are_recorded_as_long_as_the_rate_lasts(replica, operator):
     ]
     assert set(recorded) == {(OPERATOR, "demo/orders/1")}
     assert AT_ONCE <= len(recorded) < AT_ONCE + 20
+
+
+def test_where_policy_demands_readiness_a_version_waits_for_its_verifiers(replica, operator):
+    """The operator alone is held back, and the log says that he tried. With what signs suspended,
+    which is a responder's act too, nobody is kept from signatures that he could verify.
+    """
+    replica.rig.apply(f"{POLICY}rollouts: {{readiness: required}}\n")
+    operator.make(1)
+    operator.move("publish", 2)
+    with pytest.raises(FailureError, match="must be shown") as caught:
+        operator.move("activate", 2)
+    assert caught.value.reason == reasons.REASON_VERIFIERS_NOT_READY
+    last = decode(replica.rig.entries()[-1])
+    assert isinstance(last, Admin)
+    assert (last.act, last.actor) == (Act.KEY_MOVE_REFUSED, OPERATOR)
+    operator.move("suspend", 1)
+    operator.move("activate", 2)

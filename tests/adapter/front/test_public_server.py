@@ -17,6 +17,7 @@ import capsign
 import jwt
 import pytest
 from capsign_adapter.config import Listen
+from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.front.public_answers import Answer, Question
 from capsign_adapter.front.public_routes import Routes
@@ -33,7 +34,7 @@ from capsign_wire.adapter.v1 import capability_pb2, capability_pb2_grpc, signing
 from capsign_wire.adapter.v1 import signing_pb2 as wire
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
-from support.adapter_rig import APP, OPERATOR, AdapterRig
+from support.adapter_rig import APP, OPERATOR, STRANGER, AdapterRig
 from support.ca import Authority
 from support.key_calls import People
 from support.replica import RunningReplica
@@ -320,3 +321,16 @@ def test_who_fetches_is_counted_an_agent_by_its_identity_and_the_others_together
         for each in state.store.key_readers("demo", "orders")
     }
     assert seen == {("orders-jwt", ""): 1, ("orders-jwt", APP): 1}
+
+
+def test_who_shows_a_certificate_is_told_apart(replica):
+    state = replica.replica.state
+    routes = Routes(state.key_sets, state.key_readers)
+    for who in (OPERATOR, STRANGER):
+        asked = Question(
+            "/v1/jwks/demo/orders-jwt", {"role": "issuer"}, peer=Peer(who, bytes(32), 0)
+        )
+        assert routes.made(asked).status == 200
+    state.key_readers.flush()
+    seen = {each.workload for each in state.store.key_readers("demo", "orders")}
+    assert seen == {f"https:{OPERATOR}", ""}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from capsign_adapter.model.key_readers import ANONYMOUS, BY_HTTPS
 from capsign_adapter.sign.key_readers import EVERY_MS, KeyReaders
 from capsign_adapter.store.errors import StoreUnavailableError
-from support.adapter_rig import APP, RULES
+from support.adapter_rig import APP, AUDITOR, RULES, STRANGER
 
 GRANT = "orders-jwt"
 
@@ -53,6 +54,13 @@ def test_the_same_again_is_told_now_and_then(rig):
     assert rig.flushed(EVERY_MS - 1) == []
     assert rig.flushed(1) == [(APP, 1, 3)]
     assert rig.flushed(EVERY_MS) == []
+
+
+def test_by_https_whom_policy_does_not_know_counts_with_all_others(rig):
+    for who in (AUDITOR, STRANGER, "spiffe://capsign.test/ns/x/sa/y"):
+        rig.fetch(workload=BY_HTTPS + who)
+    rig.fetch(workload=ANONYMOUS)
+    assert sorted(rig.flushed()) == [(ANONYMOUS, 1, 3), (BY_HTTPS + AUDITOR, 1, 1)]
 
 
 def test_a_newer_version_is_told_at_once_and_an_older_one_changes_nothing(rig):

@@ -559,7 +559,9 @@ class KeyReader(_message.Message):
     grant: _builtins.str
     """Name of the grant whose public keys they are."""
     workload: _builtins.str
-    """SPIFFE ID; empty: whoever asks by HTTPS."""
+    """SPIFFE ID, with `https:` before it who asks by HTTPS and shows a certificate; empty: all others
+    who ask by HTTPS.
+    """
     version: _builtins.int
     """The newest version of the key in it."""
     sequence: _builtins.int
