@@ -40,7 +40,7 @@ class Log:
         self.intents += 1
         return numbered(self.intents)
 
-    def sign(self, workload: str, key: bytes, intent_id: bytes) -> int:
+    def sign(self, workload: str, key: bytes, intent_id: bytes, signature: bytes = b"") -> int:
         group = SigningLeaf(
             workload=workload,
             tenant="shop",
@@ -55,7 +55,9 @@ class Log:
             custody=1,
             context_digest=bytes(32),
         )
-        signed = group.prepare().signed(self.now_ms, intent_id, bytes(32), bytes(32))
+        signed = group.prepare().signed(
+            self.now_ms, intent_id, bytes(32), hashlib.sha256(signature).digest()
+        )
         return self.add(signed)
 
     def take(self, workload: str, batch: bytes, kept: bytes | None = None) -> int:
@@ -111,11 +113,11 @@ class Agent:
         record.sequence, record.time_ms = self.sequence, self.log.now_ms
         self.records.append(record)
 
-    def sign(self, *, answered: bool = True, intent_id: bytes = b"") -> bytes:
-        intent_id = intent_id or self.log.intent()
+    def sign(self, *, answered: bool = True, signature: bytes = b"") -> bytes:
+        intent_id = self.log.intent()
         self.write(pb.AuditRecord(kind=pb.AUDIT_KIND_INTENT, intent_id=intent_id))
         if self.reached:
-            index = self.log.sign(self.workload, self.key, intent_id)
+            index = self.log.sign(self.workload, self.key, intent_id, signature)
         if self.reached and answered:
             self.done(intent_id, index)
         elif answered:

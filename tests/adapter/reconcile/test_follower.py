@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from capsign_adapter.model.evidence import AuditDraft
 from capsign_adapter.reconcile.follower import LEASE_MS, RENEW_MS, SAVE_MS, STEP, Follower
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
-from capsign_evidence.leaf import Kind
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.reconcile.incidents import Incident
 from capsign_evidence.reconcile.timing import Timing
-from capsign_wire.adapter.v1 import evidence_pb2 as pb
-from support.two_streams import MINUTE, POLICY, Agent, Log
+from support.stored_log import StoredLog
+from support.two_streams import MINUTE, POLICY, Agent
 
 TIMING = Timing()
-
-
-class StoredLog(Log):
-    """The log of the simulated deployment, in a store."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        super().__init__()
-        self.store = store
-
-    def add(self, entry: bytes) -> int:
-        self.entries.append(entry)
-        if entry[1] == Kind.AGENT_BATCH:
-            return len(self.entries) - 1  # `take` stores it
-        return self.store.append([entry], self.now_ms)
-
-    def take(self, workload: str, batch: bytes, kept: bytes | None = None) -> int:
-        super().take(workload, batch, kept)
-        read = pb.AuditBatch.FromString(batch)
-        return self.store.submit_audit(
-            AuditDraft(
-                workload=workload,
-                boot_id=read.boot_id,
-                previous=read.previous,
-                first_sequence=read.records[0].sequence,
-                last_sequence=read.records[-1].sequence,
-                closes=read.records[-1].kind == pb.AUDIT_KIND_CLOSE,
-                batch=batch,
-                batch_hash=hashlib.sha256(batch).digest(),
-                leaf=self.entries[-1],
-            ),
-            self.now_ms,
-        ).leaf_index
 
 
 @pytest.fixture

@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "verify",
         "That nothing is missing, changed or added: signatures, tree, batches.",
     ),
+    "reconcile": (
+        "capsign_cli.audit.reconcile",
+        "reconcile",
+        "What was signed beside what agents report: what is missing, late or made up.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",

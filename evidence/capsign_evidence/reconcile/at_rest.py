@@ -1,0 +1,132 @@
+"""Holds the two streams of an archive against each other, from its first entry to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from capsign_evidence.archive.interface import Archive, Batch
+from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
+from capsign_evidence.leaf import Kind, LeafError
+from capsign_evidence.leaf_reader import decode
+from capsign_evidence.reconcile import leaves
+from capsign_evidence.reconcile.incidents import Incident, IncidentKey
+from capsign_evidence.reconcile.reconciler import Reconciler
+from capsign_evidence.reconcile.state import State
+from capsign_evidence.reconcile.timing import Timing
+
+EVERY = 8192
+"""Entries between two words about how far it is."""
+
+MAX_HANDED_IN = 1_000_000
+"""Most signatures that are looked for in one reading; they are kept in memory."""
+
+_SIGNED = frozenset({Kind.SIGNED, Kind.SIGNED_TWICE})
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`standing` is what stands at the end, by the rules or by what the adapter wrote into the log
+    while it ran (`told`: only by that). `through` entries were read, the last of `until_ms`;
+    `unreadable` are indexes of entries that are none.
+    """
+
+    standing: tuple[Incident, ...]
+    told: frozenset[IncidentKey]
+    first: int
+    through: int
+    until_ms: int
+    unreadable: tuple[int, ...]
+
+
+def reconcile(
+    archive: Archive,
+    timing: Timing,
+    handed_in: Iterable[bytes] = (),
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> Findings:
+    """Reads all of it, in bounded memory. `handed_in`: SHA-256 of signatures that relying parties
+    hold. `tell` hears now and then how many entries of how many are read. Raises ArchiveError.
+
+    A silent end of the archive says nothing: its time ends with its last entry.
+    """
+    first, size = archive.first, archive.size
+    unseen = set(handed_in)
+    reconciler = Reconciler(timing, _entry_of(archive), State(position=first, began=first))
+    written: dict[IncidentKey, Incident] = {}
+    unreadable: list[int] = []
+    for index, entry, batch in _both(archive, first, size):
+        try:
+            reconciler.entry(entry, batch)
+            if unseen and leaves.kind_of(entry) in _SIGNED:
+                unseen.difference_update(leaves.signed(entry).hashes)
+            elif leaves.kind_of(entry) == Kind.INCIDENT:
+                _note(written, index, decode(entry))
+        except (LeafError, UnicodeDecodeError):
+            if len(unreadable) < 1024:
+                unreadable.append(index)
+        if index % EVERY == 0:
+            tell(index - first, size - first)
+    reconciler.sweep()
+    until_ms = reconciler.state.wall_ms
+    standing = {one.key: one for one in reconciler.standing}
+    told = written.keys() - standing.keys() - _ended(reconciler)
+    standing |= {key: written[key] for key in told}
+    absent = [_without(one, until_ms) for one in sorted(unseen)]
+    return Findings(
+        (*standing.values(), *absent),
+        frozenset(told),
+        first,
+        reconciler.state.position,
+        until_ms,
+        tuple(unreadable),
+    )
+
+
+def _both(archive: Archive, first: int, size: int) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Entries, and with each the batch that it is about."""
+    batches = archive.batches(first, size - first)
+    held: Batch | None = next(batches, None)
+    for index, entry in enumerate(archive.entries(first, size - first), first):
+        while held is not None and held[0] < index:
+            held = next(batches, None)
+        yield index, entry, held[2] if held is not None and held[0] == index else None
+
+
+def _entry_of(archive: Archive) -> Callable[[int], bytes | None]:
+    def entry(index: int) -> bytes | None:
+        return next(archive.entries(index, 1), None) if index >= archive.first else None
+
+    return entry
+
+
+def _note(written: dict[IncidentKey, Incident], index: int, leaf: object) -> None:
+    if not isinstance(leaf, IncidentLeaf):
+        return
+    one = Incident(
+        leaf.incident,
+        leaf.workload,
+        leaf.boot_id,
+        leaf.digest,
+        leaf.intent_id,
+        leaf.leaf_index_plus_one,
+        leaf.first,
+        leaf.last,
+        leaf.count,
+        leaf.since_ms,
+    )
+    if leaf.state is IncidentState.FOUND:
+        written[one.key] = one
+    else:
+        written.pop(one.key, None)
+
+
+def _ended(reconciler: Reconciler) -> set[IncidentKey]:
+    """What the rules saw come and go: the adapter, which read later, has not said so yet."""
+    changes = reconciler.take_changes()
+    return {one.incident.key for one in changes if one.state is IncidentState.ENDED}
+
+
+def _without(digest: bytes, now_ms: int) -> Incident:
+    kind = IncidentKind.SIGNATURE_WITHOUT_LEAF
+    return Incident(kind, "", b"", digest, b"", 0, 0, 0, 1, now_ms)
