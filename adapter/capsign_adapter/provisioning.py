@@ -110,19 +110,22 @@ def _pass(
     policy_in_force.begin(store, policy, now_ms)
     policy = policy_in_force.read(store, InForce(0, policy)).policy
     author = Author(f"spiffe://{policy.trust_domain}/adapter/provision", policy.digest)
-    for tenant in policy.tenants:
+    erased = {one.tenant for one in store.erasures()}
+    for tenant in sorted({*policy.tenants} - erased):
         label = labels.pepper(tenant)
         if label not in held:
             _refuse_on_known_tenant(rows, tenant)
             provision.make_pepper(token, tenant)
             made.append(label)
     for key in policy.keys:
-        if not any((row.tenant, row.key) == (key.tenant, key.name) for row in rows):
+        made_before = any((row.tenant, row.key) == (key.tenant, key.name) for row in rows)
+        if key.tenant not in erased and not made_before:
             row, _, _ = make_version(key, token, store, author, now_ms, newest=0)
             made.append(row.label)
     if realm is not None:
         _first_authority(token, store, realm, now_ms, made)
-    provision.assert_inventory(token, store.key_versions(), policy.tenants, store.authorities())
+    tenants = sorted({*policy.tenants} - erased)
+    provision.assert_inventory(token, store.key_versions(), tenants, store.authorities())
 
 
 def _first_authority(

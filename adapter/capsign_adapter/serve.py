@@ -194,10 +194,12 @@ class Replica:
 
 def _reconcile(token: Token, store: Store, policy: Policy, metrics: Metrics) -> None:
     """Every key of the store is in the token, and whatever else is there is an incident. The pepper
-    of a tenant that the policy has no more stays: the log's commitments are under it.
+    of a tenant that the policy has no more stays: the log's commitments are under it. That of an
+    erased one must be gone; `custody` sees to it.
     """
     rows = store.key_versions()
-    tenants = sorted({*policy.tenants, *(row.tenant for row in rows)})
+    erased = {one.tenant for one in store.erasures()}
+    tenants = sorted({*policy.tenants, *(row.tenant for row in rows)} - erased)
     assert_inventory(token, rows, tenants, store.authorities())
     for label in unaccounted(token, store, tenants, lambda: time.sleep(MAKING_SECONDS)):
         metrics.violated("I8", unknown_object=label)

@@ -156,6 +156,9 @@ class Act(IntEnum):
     """A difference was found: an object in the token that nothing accounts for."""
     COMMITMENTS_TOLD = 90
     """Somebody was told the commitments of a message of a tenant."""
+    TENANT_ERASED = 91
+    PEPPER_GONE = 92
+    """The token was shown to hold no pepper of an erased tenant any more."""
 
 
 class ProposedAct(IntEnum):
@@ -164,6 +167,7 @@ class ProposedAct(IntEnum):
     POLICY = 1
     KEY_DESTROY = 2
     REVOCATION_LIFT = 3
+    TENANT_ERASE = 4
 
 
 class GlassReason(IntEnum):

@@ -6,7 +6,7 @@ from capsign_wire.adapter.v1 import approvals_pb2 as pb
 
 from capsign_adapter.assembly.custody import Custody
 from capsign_adapter.assembly.state import State
-from capsign_adapter.custody import destroying
+from capsign_adapter.custody import destroying, erasing
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.lift import lift_executor
 from capsign_adapter.store.executors import Executor, Executors
@@ -20,6 +20,7 @@ def executors_of(state: State, custody: Custody) -> Executors:
     """
     executors: dict[int, Executor] = {
         destroying.ACT: custody.executor,
+        erasing.ACT: custody.erasing_executor,
         pb.PROPOSAL_ACT_POLICY: policy_executor(),
         pb.PROPOSAL_ACT_REVOCATION_LIFT: lift_executor(lambda: state.snapshots.policy().digest),
     }

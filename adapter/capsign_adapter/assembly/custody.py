@@ -13,6 +13,8 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.custody.acts import KeyActs, Propose
 from capsign_adapter.custody.clearing import Clearing
 from capsign_adapter.custody.destroying import executor
+from capsign_adapter.custody.erasing import PepperClearing
+from capsign_adapter.custody.erasing import executor as erasing_executor
 from capsign_adapter.custody.making import Author
 from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.front.key_servicer import KeyServicer
@@ -51,8 +53,17 @@ class Custody:
             lambda label: metrics.violated("I7", destroyed_object=label),
         )
 
+        self.peppers = PepperClearing(
+            state.token,
+            state.store,
+            author,
+            now_ms,
+            lambda label: metrics.violated("I9", destroyed_object=label),
+        )
         self.executor = executor(author, lambda _: self._hasten())
         """How an approved destruction is done."""
+        self.erasing_executor = erasing_executor(author, lambda _: self._hasten())
+        """How a tenant is erased."""
 
     def register(self, registrar: Any, propose: Propose) -> None:
         """Add the service to a server; `propose` is where acts of two people go."""
@@ -86,3 +97,5 @@ class Custody:
         """Clear away what is to be cleared away now."""
         versions = self._state.snapshots.current.known()
         self.clearing.look([row for rows in versions.values() for row in rows])
+        if self._state.snapshots.current.revoked.erased:
+            self.peppers.look(self._state.store.erasures())

@@ -87,7 +87,7 @@ class Listeners:
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
         self.rollouts = RolloutParts(state, self._metrics)
-        self.tenants = TenantDesk(state)
+        self.tenants = TenantDesk(state, self.approvals.propose)
         self.policies = PolicyDesk(config.policy, state, self.approvals, self._metrics)
         self._people = AdminServicer(
             state.store,

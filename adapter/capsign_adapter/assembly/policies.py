@@ -58,7 +58,7 @@ class PolicyDesk:
         snapshot, token = self._state.snapshots.current, self._state.token
         if snapshot.policy_version == self._equipped:
             return
-        known = {tenant for tenant, _ in snapshot.versions}
+        known = {tenant for tenant, _ in snapshot.versions} | snapshot.revoked.erased
         held = set(token.labels())
         for tenant in snapshot.policy.tenants:
             if tenant not in known and labels.pepper(tenant) not in held:

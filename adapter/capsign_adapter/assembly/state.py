@@ -59,6 +59,7 @@ class State:
             self.scheduled_token.yielded,
         )
         self.commitments = CommitmentKeys(self.scheduled_token, monotonic_ms)
+        self._erased: frozenset[str] = frozenset()
         self.mint = _mint(token)
         self.handles = HandleCache(Verifier(self.mint.public_key))
         self.decisions = DecisionCache()
@@ -91,6 +92,9 @@ class State:
         self.decisions.clear()
         self.keyring.clear()
         self.handles.clear()
+        if snapshot.revoked.erased != self._erased:
+            self._erased = snapshot.revoked.erased
+            self.commitments.clear()
         logs.event("epoch.moved", epoch=snapshot.epoch, policy=snapshot.policy_version)
 
 

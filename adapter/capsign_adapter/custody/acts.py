@@ -21,6 +21,7 @@ from capsign_adapter.decide import key_acts
 from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.policy import Key, Policy
 from capsign_adapter.decide.readiness import demand_ready
+from capsign_adapter.decide.revoked import revoked_failure
 from capsign_adapter.keys import labels, provision
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import KeyEvent
@@ -78,11 +79,14 @@ class KeyActs:
     def make(self, actor: str, tenant: str, key: str, newest: int) -> Done:
         """Make a version after the version `newest`, or with 0 the first one, which signs at once.
 
-        Raises FailureError ROLE_MISSING, NOT_FOUND if policy has no such key, ILLEGAL_TRANSITION,
-        and as `make_version`.
+        Raises FailureError ROLE_MISSING, TENANT_ERASED, NOT_FOUND if policy has no such key,
+        ILLEGAL_TRANSITION, and as `make_version`.
         """
         standing = self._standing()
         standing.demand(actor, key_acts.MAKING)
+        erased = standing.revoked.of_erased(tenant)
+        if erased is not None:
+            raise revoked_failure(erased)
         wanted = _in_policy(standing.policy, tenant, key)
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
         with self._recorded(actor, f"{tenant}/{key}"):

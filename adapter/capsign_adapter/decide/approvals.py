@@ -66,6 +66,12 @@ RULES: Mapping[int, Rule] = MappingProxyType(
             frozenset({Role.APPROVER}),
             lambda policy: policy.approvals.destroy_wait_ms,
         ),
+        # Not to be broken: it cannot be taken back.
+        pb.PROPOSAL_ACT_TENANT_ERASE: Rule(
+            frozenset({Role.OPERATOR}),
+            frozenset({Role.APPROVER}),
+            lambda policy: policy.approvals.destroy_wait_ms,
+        ),
         # To be broken: it ends an outage, and another revocation takes it back within a second.
         pb.PROPOSAL_ACT_REVOCATION_LIFT: Rule(
             frozenset({Role.OPERATOR, Role.RESPONDER}),

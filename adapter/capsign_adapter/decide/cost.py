@@ -184,4 +184,6 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "UndoRollout": lambda _: 4 * READ + 4 * RECORD,
     "ReportVerifications": lambda _: READ + RECORD,
     "GetCommitments": lambda _: 8 * MAKE + RECORD,
+    "EraseTenant": lambda _: 4 * READ + RECORD,
+    "ListErasures": lambda _: READ,
 }

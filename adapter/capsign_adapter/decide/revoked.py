@@ -18,6 +18,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.policy import Grant
 from capsign_adapter.model.control import Revocation
+from capsign_adapter.model.erasures import Erasure
 
 EVERYTHING = "*"
 """The target that revokes everything."""
@@ -36,9 +37,14 @@ _WORDS = {
 class RevocationIndex:
     """All revocations up to `epoch`. Safe for any thread."""
 
-    __slots__ = ("_found", "epoch", "names_versions")
+    __slots__ = ("_erased", "_found", "epoch", "names_versions")
 
-    def __init__(self, epoch: int, revocations: Iterable[Revocation] = ()) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        revocations: Iterable[Revocation] = (),
+        erasures: Iterable[Erasure] = (),
+    ) -> None:
         found: dict[tuple[int, str], Revocation] = {}
         for each in revocations:
             if each.kind not in _WORDS:
@@ -50,6 +56,13 @@ class RevocationIndex:
             found[
                 each.kind, target.lower() if each.kind == pb.REVOCATION_KIND_HANDLE else target
             ] = each
+        kind = pb.REVOCATION_KIND_TENANT
+        self._erased: Mapping[str, Revocation] = MappingProxyType(
+            {
+                each.tenant: Revocation(each.epoch, kind, each.tenant, each.erased_ms, erases=True)
+                for each in erasures
+            }
+        )
         self.epoch = epoch
         self.names_versions = any(kind == pb.REVOCATION_KIND_KEY_VERSION for kind, _ in found)
         """Whether any single version of a key is revoked."""
@@ -57,8 +70,11 @@ class RevocationIndex:
 
     def of_capability(self, capability: Capability) -> Revocation | None:
         """Returns the revocation that covers this handle, or None."""
-        if not self._found:
+        if not self._found and not self._erased:
             return None
+        erased = self._erased.get(capability.tenant)
+        if erased is not None:
+            return erased
         serial = self._found.get((pb.REVOCATION_KIND_HANDLE, capability.serial.hex()))
         return serial or self._of(
             capability.workload, capability.grant, capability.tenant, capability.key
@@ -66,7 +82,8 @@ class RevocationIndex:
 
     def of_grant(self, grant: Grant, workload: str) -> Revocation | None:
         """Returns the revocation that forbids a new handle for this grant and workload, or None."""
-        return self._of(workload, grant.name, grant.tenant, grant.key)
+        tenant = grant.tenant
+        return self._erased.get(tenant) or self._of(workload, grant.name, tenant, grant.key)
 
     def of_workload(self, workload: str) -> Revocation | None:
         """Returns the revocation that covers all handles of this workload, whatever its grants, or
@@ -89,6 +106,15 @@ class RevocationIndex:
         if not self._found:
             return None
         return self._found.get((pb.REVOCATION_KIND_KEY_VERSION, f"{tenant}/{key}/{version}"))
+
+    def of_erased(self, tenant: str) -> Revocation | None:
+        """Returns the end of all use of an erased tenant, or None: it is never lifted."""
+        return self._erased.get(tenant)
+
+    @property
+    def erased(self) -> frozenset[str]:
+        """Tenants that were erased."""
+        return frozenset(self._erased)
 
     def has(self, kind: int, target: str) -> bool:
         """Whether exactly this was revoked."""
@@ -125,12 +151,17 @@ class RevocationIndex:
 
 def revoked_failure(revocation: Revocation, *, retry_after_ms: int = 0) -> FailureError:
     """Returns the refusal that this revocation causes."""
-    return FailureError(
-        failures_pb2.REASON_HANDLE_REVOKED, words_of(revocation), retry_after_ms=retry_after_ms
+    reason = (
+        failures_pb2.REASON_TENANT_ERASED
+        if revocation.erases
+        else failures_pb2.REASON_HANDLE_REVOKED
     )
+    return FailureError(reason, words_of(revocation), retry_after_ms=retry_after_ms)
 
 
 def words_of(revocation: Revocation) -> str:
     """Returns what was revoked, as a sentence for a person."""
+    if revocation.erases:
+        return f"The tenant {revocation.target} was erased at epoch {revocation.epoch}."
     what = _WORDS[pb.RevocationKind.ValueType(revocation.kind)]
     return f"{what} was revoked at epoch {revocation.epoch}."

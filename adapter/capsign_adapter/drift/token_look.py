@@ -14,6 +14,7 @@ from capsign_adapter.drift.key_checks import Checked, KeyChecks
 from capsign_adapter.keys.accounting import accounted
 from capsign_adapter.model.authorities import AuthorityRow
 from capsign_adapter.model.drift import Difference, TokenContents
+from capsign_adapter.model.erasures import Erasure
 from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.token.interface import Token
 
@@ -26,6 +27,8 @@ class Stored(Protocol):
     def authorities(self) -> list[AuthorityRow]: ...
 
     def key_claims(self) -> list[KeyClaim]: ...
+
+    def erasures(self) -> list[Erasure]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def view(
     contents = token.contents()
     claims = store.key_claims()
     rows, authorities = tuple(store.key_versions()), tuple(store.authorities())
-    known = accounted(rows, tenants(), authorities, claims)
+    known = accounted(rows, tenants(), authorities, claims, store.erasures())
     replaced = checks.differences(token, _checked(rows, authorities), len(contents.objects))
     found = [*of_token(contents, known), *replaced]
     return TokenView(contents, known, authorities, frozenset(bounded(found)))

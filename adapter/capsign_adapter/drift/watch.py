@@ -24,6 +24,7 @@ from capsign_adapter.sign.snapshot import Snapshots
 from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.drift import Drift, KeyUses
+from capsign_adapter.store.interfaces.erasures import Erasures
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
 from capsign_adapter.token.interface import Token, TokenError
 
@@ -44,7 +45,9 @@ TRIES = 3
 """How often a look is taken anew because another replica wrote meanwhile; then the ticker does."""
 
 
-class DriftStore(Drift, KeyUses, ControlState, KeyVersions, KeyClaims, Authorities, Protocol):
+class DriftStore(
+    Erasures, Drift, KeyUses, ControlState, KeyVersions, KeyClaims, Authorities, Protocol
+):
     """The parts of the store that a look reads and writes."""
 
 

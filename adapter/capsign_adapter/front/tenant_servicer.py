@@ -11,6 +11,8 @@ from capsign_wire.adapter.v1 import tenants_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.custody import erasing
+from capsign_adapter.custody.acts import Propose
 from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.message_ways import Digests, Way, ways_of
 from capsign_adapter.decide.peer import Peer
@@ -18,20 +20,32 @@ from capsign_adapter.decide.policy import Policy, Role
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
 from capsign_adapter.decide.rate import Buckets
+from capsign_adapter.decide.revoked import revoked_failure
 from capsign_adapter.front.guard import guarded
+from capsign_adapter.front.key_messages import time_of
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.sign.clock import now_ms
+from capsign_adapter.store.interfaces.erasures import Erasures
 from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.store.interfaces.policies import Policies
 
 PROVING = frozenset({Role.RESPONDER})
 """Roles that may learn under which commitment a message stands in the log."""
 
+ERASING = frozenset({Role.OPERATOR})
+"""Roles that may propose to erase a tenant."""
+
+LOOKING = frozenset(Role)
+"""Roles that may see which tenants were erased."""
+
+MAX_LISTED = 4096
+"""Most erased tenants in one answer."""
+
 PER_SECOND, BURST = 1, 30
 """Messages that one responder may ask about: who may ask can try what somebody may have signed."""
 
 
-class Recorded(EvidenceLog, Policies, Protocol):
+class Recorded(EvidenceLog, Policies, Erasures, Protocol):
     """What is asked of the store here."""
 
 
@@ -44,8 +58,10 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
         commitments: CommitmentKeys,
         store: Recorded,
         asked: Buckets,
+        propose: Propose,
     ) -> None:
-        """`asked` limits how often each person asks."""
+        """`asked` limits how often each person asks; `propose` is where acts of two people go."""
+        self._propose = propose
         self._standing = standing
         self._commitments = commitments
         self._store = store
@@ -58,6 +74,7 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
         """Recorded before it is answered."""
         standing, tenant = self._standing(), request.tenant
         standing.demand(peer.spiffe_id, PROVING)
+        _demand_kept(standing, tenant)
         self._charge(peer)
         digests = Digests(request.sha256, request.sha384, tuple(request.mus))
         policy = self._policy(standing.policy, request.policy_version)
@@ -66,12 +83,43 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
         now, act = now_ms(), leaf.Act.COMMITMENTS_TOLD
         entry = leaf.admin(now, standing.policy.digest, act, peer.spiffe_id, tenant, 0)
         index = self._store.append([entry], now)
+        # an erasure that has answered meanwhile is in this standing: nothing is told after it
+        _demand_kept(self._standing(), tenant)
         return pb.GetCommitmentsResponse(
             commitments=[
                 _told(way, key.group(*_shared(way)).of_hash(way.input_hash)) for way in found.ways
             ],
             incomplete=found.incomplete[:256],
             leaf_index=index,
+        )
+
+    @guarded
+    def EraseTenant(self, peer: Peer, request: pb.EraseTenantRequest) -> pb.EraseTenantResponse:
+        """Proposes it; answers with the same proposal if one waits."""
+        standing, tenant = self._standing(), request.tenant
+        standing.demand(peer.spiffe_id, ERASING)
+        row = self._propose(peer.spiffe_id, erasing.ACT, tenant, erasing.payload_of(tenant))
+        return pb.EraseTenantResponse(
+            proposal_id=row.id,
+            digest=row.digest,
+            expires_at=time_of(row.expires_ms),
+            waits_ms=row.waits_ms,
+        )
+
+    @guarded
+    def ListErasures(self, peer: Peer, request: pb.ListErasuresRequest) -> pb.ListErasuresResponse:
+        """By name."""
+        self._standing().demand(peer.spiffe_id, LOOKING)
+        return pb.ListErasuresResponse(
+            erasures=[
+                pb.Erasure(
+                    tenant=one.tenant,
+                    erased_at=time_of(one.erased_ms),
+                    epoch=one.epoch,
+                    gone_at=time_of(one.gone_ms),
+                )
+                for one in self._store.erasures()[:MAX_LISTED]
+            ]
         )
 
     def _charge(self, peer: Peer) -> None:
@@ -95,6 +143,13 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
         else:
             detail = f"There is no version {version} of the policy."
         raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="policy_version")
+
+
+def _demand_kept(standing: Standing, tenant: str) -> None:
+    """Raise FailureError TENANT_ERASED."""
+    erased = standing.revoked.of_erased(tenant)
+    if erased is not None:
+        raise revoked_failure(erased)
 
 
 def _shared(way: Way) -> tuple[str, str, str, str, str, bytes]:

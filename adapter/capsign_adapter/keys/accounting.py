@@ -9,6 +9,7 @@ from capsign_wire.types.v1 import signing_pb2
 from capsign_adapter.decide.drift_token import Accounted
 from capsign_adapter.keys import labels
 from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.erasures import Erasure
 from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import AuthorityState
 
@@ -18,14 +19,17 @@ def accounted(
     tenants: Iterable[str],
     authorities: Iterable[AuthorityRow] = (),
     claims: Iterable[KeyClaim] = (),
+    erasures: Iterable[Erasure] = (),
 ) -> Accounted:
     """What must be there, and what may be: the key of a retired authority, since nobody trusts it;
     what is being made under a claim; what is destroyed in the store and about to be in the token.
-    Versions that were shown to be gone may not.
+    Versions, and peppers of erased tenants, that were shown to be gone may not.
     """
+    ended = {one.tenant: one for one in erasures}
     required = {labels.LOG, labels.LOG_ROOT, labels.MINT}
-    required.update(labels.pepper(row.tenant) for row in rows)
-    known = required | {labels.pepper(tenant) for tenant in tenants}
+    required.update(labels.pepper(row.tenant) for row in rows if row.tenant not in ended)
+    known = required | {labels.pepper(tenant) for tenant in tenants if tenant not in ended}
+    known |= {labels.pepper(one.tenant) for one in ended.values() if not one.gone_ms}
     for authority in authorities:
         known.add(authority.label)
         if authority.state != AuthorityState.RETIRED:

@@ -22,6 +22,7 @@ from capsign_adapter.keys import labels
 from capsign_adapter.keys.accounting import accounted
 from capsign_adapter.keys.check_values import of_pair, of_secret
 from capsign_adapter.model.authorities import AuthorityRow
+from capsign_adapter.model.erasures import Erasure
 from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import KEY_VERSION, AuthorityState
 from capsign_adapter.token.interface import (
@@ -40,6 +41,8 @@ class Inventory(Protocol):
     def authorities(self) -> list[AuthorityRow]: ...
 
     def key_claims(self) -> list[KeyClaim]: ...
+
+    def erasures(self) -> list[Erasure]: ...
 
 
 class KeyWeakError(Exception):
@@ -199,6 +202,7 @@ def unknown_objects(
     tenants: Iterable[str],
     authorities: Iterable[AuthorityRow] = (),
     claims: Iterable[KeyClaim] = (),
+    erasures: Iterable[Erasure] = (),
 ) -> list[str]:
     """Returns the labels of keys in the token that nothing accounts for, versions that were shown
     to be gone included: each is an incident.
@@ -207,7 +211,7 @@ def unknown_objects(
     under a claim, and what is destroyed in the store and about to be in the token. Raises
     TokenError.
     """
-    known = accounted(tuple(rows), tenants, authorities, claims).known
+    known = accounted(tuple(rows), tenants, authorities, claims, erasures).known
     return [label for label in token.labels() if label not in known]
 
 
@@ -222,7 +226,8 @@ def unaccounted(
     def look() -> list[str]:
         # what is made is claimed before, and recorded before its claim ends
         claims = store.key_claims()
-        return unknown_objects(token, store.key_versions(), tenants, store.authorities(), claims)
+        authorities, erased = store.authorities(), store.erasures()
+        return unknown_objects(token, store.key_versions(), tenants, authorities, claims, erased)
 
     first = look()
     if not first:

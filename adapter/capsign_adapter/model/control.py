@@ -26,6 +26,8 @@ class Revocation:
     at_ms: int
     by: str = ""
     lifted_epoch: int = 0
+    erases: bool = False
+    """The tenant that it names was erased: this is never lifted."""
 
 
 @dataclass(frozen=True, slots=True)

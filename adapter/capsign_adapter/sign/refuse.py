@@ -14,6 +14,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
+from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.model.lifecycle import IntentEvent
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.batch import Batch, Group, Item
@@ -38,8 +39,7 @@ class Refusals:
             try:
                 self._admission.budget.charge(batch.peer, cost.refusals(len(items)))
                 if group.handle is not None:
-                    policy = batch.snapshot.policy
-                    scope = self._admission.refused(group.handle, policy, batch.peer, group.asked)
+                    scope = self._scope(batch, group.handle, group)
             except FailureError as unavailable:
                 error = unavailable
         if error.outcome != failures_pb2.OUTCOME_REFUSED:
@@ -50,6 +50,15 @@ class Refusals:
             for item in items:
                 batch.turn.spend(cost.REFUSAL)
                 self.unattributed(batch, item, error)
+
+    def _scope(self, batch: Batch, handle: Verified, group: Group) -> HandleScope | None:
+        """What binds the intents of a group; None for an erased tenant, whose commitments nobody
+        can make.
+        """
+        snapshot = batch.snapshot
+        if snapshot.revoked.of_erased(handle.capability.tenant) is not None:
+            return None
+        return self._admission.refused(handle, snapshot.policy, batch.peer, group.asked)
 
     def all(
         self, batch: Batch, scope: HandleScope, items: Sequence[Item], error: FailureError

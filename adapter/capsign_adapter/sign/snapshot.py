@@ -22,6 +22,7 @@ from capsign_adapter.sign import policy_in_force
 from capsign_adapter.sign.policy_in_force import InForce
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
+from capsign_adapter.store.interfaces.erasures import Erasures
 from capsign_adapter.store.interfaces.key_versions import KeyVersions
 from capsign_adapter.store.interfaces.policies import Policies
 from capsign_adapter.store.interfaces.rollouts import Rollouts
@@ -81,7 +82,7 @@ TURN_S = 10.0
 """Longest wait for another thread that reads a new snapshot, seconds."""
 
 
-class Decisive(ControlState, KeyVersions, Policies, Rollouts, Protocol):
+class Decisive(ControlState, KeyVersions, Erasures, Policies, Rollouts, Protocol):
     """What decisions are made under, as the store has it."""
 
 
@@ -148,7 +149,7 @@ class Snapshots:
         # Several reads: if the epoch moves between them the snapshot is older than the rest, and a
         # commit under it is refused.
         epoch, revocations = self._store.revocations()
-        revoked = RevocationIndex(epoch, revocations)
+        revoked = RevocationIndex(epoch, revocations, self._store.erasures())
         good: list[KeyVersionRow] = []
         withdrawn: list[KeyVersionRow] = []
         for row in self._store.key_versions():

@@ -36,6 +36,7 @@ from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED
 from capsign_adapter.store.interfaces.policies import MAX_LISTED
 from capsign_adapter.store.relational_control import RelationalControl
 from capsign_adapter.store.relational_drift import RelationalDrift
+from capsign_adapter.store.relational_erasures import RelationalErasures
 from capsign_adapter.store.relational_key_readers import RelationalKeyReaders
 from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.relational_proposals import RelationalProposals
@@ -54,6 +55,7 @@ MAX_CACHED_WORKLOADS = 65_536
 class RelationalStore(
     RelationalControl[Connection],
     RelationalDrift[Connection],
+    RelationalErasures[Connection],
     RelationalKeys[Connection],
     RelationalKeyReaders[Connection],
     RelationalProposals[Connection],

@@ -349,6 +349,16 @@ MIGRATIONS: tuple[Migration, ...] = (
             ){clustered}""",
         ),
     ),
+    Migration(
+        15,
+        "erased tenants",
+        (
+            """CREATE TABLE erasures (
+                tenant TEXT PRIMARY KEY, epoch {int} NOT NULL,
+                erased_ms {int} NOT NULL, gone_ms {int} NOT NULL
+            )""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -47,6 +47,11 @@ COMMANDS = {
         "revoke",
         "Withdraw a handle, grant, workload, key or version, tenant or everything; list, lift.",
     ),
+    "erase": (
+        "capsign_cli.erase",
+        "erase",
+        "Destroy for good what ties the log to the content that a tenant signed: tenant, list.",
+    ),
     "rollout": (
         "capsign_cli.rollout",
         "rollout",

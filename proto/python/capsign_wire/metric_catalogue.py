@@ -1,8 +1,7 @@
 """The catalogue of metrics: the contract with dashboards and alerts.
 
-Names, units, labels and every value that a label can have. A label value that is not in it is a
-defect and raises, so the number of series is bounded by this file. `docs/operations/telemetry.md`
-explains each metric.
+Names, units, labels and all their values: another is a defect and raises, so the number of series
+is bounded by this file. `docs/operations/telemetry.md` explains each metric.
 """
 
 from __future__ import annotations

@@ -273,6 +273,9 @@ class StoredLater:
     def key_claims(self):
         return []
 
+    def erasures(self):
+        return []
+
 
 def test_a_key_that_is_being_made_right_now_is_no_incident(token, rows):
     """A replica that started between a successor's key and its row counted a violation of I8, and

@@ -8,6 +8,7 @@ from capsign_adapter.store.interfaces.authorities import Authorities
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.drift import Drift, KeyUses
+from capsign_adapter.store.interfaces.erasures import Erasures
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.key_readers import KeyReaders
 from capsign_adapter.store.interfaces.key_versions import KeyClaims, KeyVersions
@@ -27,6 +28,7 @@ class Store(
     KeyVersions,
     KeyClaims,
     KeyReaders,
+    Erasures,
     Authorities,
     Policies,
     Proposals,

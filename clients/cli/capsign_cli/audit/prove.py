@@ -5,11 +5,14 @@ archive; for a responder, and while the tenant's pepper exists.
 from __future__ import annotations
 
 import sys
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from capsign_cli import endpoints, output
+from capsign_cli.audit import place as evidence
 from capsign_cli.audit.commitments import asked_of, commitments_of, message_options
 from capsign_cli.failures import REFUSED, USAGE, CliError
 
@@ -25,11 +28,11 @@ MAX_FOUND = 10_000
 
 
 @click.command()
-@click.argument("place", metavar="ARCHIVE")
+@evidence.options
 @message_options
 @endpoints.adapter_options
 @output.option
-def prove(place: str, **options: Any) -> None:
+def prove(place: str, password_file: Path | None, **options: Any) -> None:
     """Show which entries of ARCHIVE say that a message was signed or refused.
 
     ARCHIVE is the store, a copy of it, or a directory of tiles. An adapter is asked for the
@@ -38,12 +41,10 @@ def prove(place: str, **options: Any) -> None:
 
     Exit codes: 0 found, 1 not found.
     """
-    from capsign_evidence.archive import open_archive
-
     asked = asked_of(options)
     if asked is None:
         raise CliError(USAGE, "NO_MESSAGE", "Say which message.", "Give it as --message FILE.")
-    with open_archive(place) as archive:
+    with evidence.opened(place, password_file) as archive:
         with endpoints.adapter_of(options).channel() as channel:
             told = commitments_of(channel, asked)
         found = entries_of(archive, told)
@@ -58,25 +59,16 @@ def prove(place: str, **options: Any) -> None:
 
 def entries_of(archive: Archive, told: Told) -> list[dict[str, Any]]:
     """Entries that have one of these commitments, oldest first; at most MAX_FOUND."""
-    from capsign_evidence.archive.entry_events import of_entry
     from capsign_evidence.archive.events import described
+    from capsign_evidence.archive.scan import find
+    from capsign_evidence.archive.selection import Selection
 
+    ways = told.by_commitment
+    selection = Selection((frozenset(("commitment", each) for each in ways),))
     found: list[dict[str, Any]] = []
-    wanted, first = told.by_commitment, archive.first
-    for index, entry in enumerate(archive.entries(first, archive.size - first), first):
-        if not any(entry[place] in wanted for place in _PLACES):
-            continue
-        event = of_entry(index, entry)
-        way = wanted.get(event.commitment)
+    for event in islice(find(archive, selection), MAX_FOUND):
+        way = ways.get(event.commitment)  # none: what cannot be read is selected too
         if way is not None:
             context = f"{way.protocol}/{way.role}/{way.protocol_version}"
-            found.append({**described(event), "leaf_index": index, "context": context})
-        if len(found) >= MAX_FOUND:
-            break
+            found.append({**described(event), "leaf_index": event.index, "context": context})
     return found
-
-
-_PLACES = (slice(-64, -32), slice(-34, -2), slice(-134, -102))
-"""Where entries of the kinds signed, refused and signed twice have their commitment, from their
-end: most entries need not be decoded.
-"""

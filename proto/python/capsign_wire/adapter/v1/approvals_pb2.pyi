@@ -34,6 +34,8 @@ class _ProposalActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProposalA
     """A key version is destroyed."""
     PROPOSAL_ACT_REVOCATION_LIFT: _ProposalAct.ValueType  # 3
     """What was revoked may be used again."""
+    PROPOSAL_ACT_TENANT_ERASE: _ProposalAct.ValueType  # 4
+    """A tenant is erased: its pepper and its keys are destroyed."""
 
 class ProposalAct(_ProposalAct, metaclass=_ProposalActEnumTypeWrapper):
     """What is proposed. Numbers are in the log, and never reused."""
@@ -46,6 +48,8 @@ PROPOSAL_ACT_KEY_DESTROY: ProposalAct.ValueType  # 2
 """A key version is destroyed."""
 PROPOSAL_ACT_REVOCATION_LIFT: ProposalAct.ValueType  # 3
 """What was revoked may be used again."""
+PROPOSAL_ACT_TENANT_ERASE: ProposalAct.ValueType  # 4
+"""A tenant is erased: its pepper and its keys are destroyed."""
 Global___ProposalAct: _TypeAlias = ProposalAct  # noqa: Y015
 
 class _ProposalState:

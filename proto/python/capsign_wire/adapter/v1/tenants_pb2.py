@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bounds__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/tenants.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1d\x63\x61psign/types/v1/bounds.proto\"\xd8\x01\n\x15GetCommitmentsRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x18\n\x06sha256\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08 \x10 \x12\x1a\n\x06sha384\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x30\x10\x30\x30\x01\x12\x17\n\x03mus\x18\x04 \x03(\x0c\x42\n\x8a\xb5\x18\x06\x08@\x10@ @\x12\x1f\n\x0btranscripts\x18\x05 \x03(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10  \x10\x12\x1b\n\x05grant\x18\x06 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x16\n\x0epolicy_version\x18\x07 \x01(\r\"\xcf\x01\n\x11MessageCommitment\x12\x15\n\x05grant\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x19\n\talgorithm\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x18\n\x08protocol\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x14\n\x04role\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12 \n\x10protocol_version\x18\x05 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1a\n\ntranscript\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1a\n\ncommitment\x18\x07 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \"\x90\x01\n\x16GetCommitmentsResponse\x12\x43\n\x0b\x63ommitments\x18\x01 \x03(\x0b\x32%.capsign.adapter.v1.MessageCommitmentB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x1d\n\nincomplete\x18\x02 \x03(\tB\t\x8a\xb5\x18\x05\x10@ \x80\x02\x12\x12\n\nleaf_index\x18\x03 \x01(\x04\x32x\n\rTenantService\x12g\n\x0eGetCommitments\x12).capsign.adapter.v1.GetCommitmentsRequest\x1a*.capsign.adapter.v1.GetCommitmentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/tenants.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x01\n\x15GetCommitmentsRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\x12\x18\n\x06sha256\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08 \x10 \x12\x1a\n\x06sha384\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x30\x10\x30\x30\x01\x12\x17\n\x03mus\x18\x04 \x03(\x0c\x42\n\x8a\xb5\x18\x06\x08@\x10@ @\x12\x1f\n\x0btranscripts\x18\x05 \x03(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10  \x10\x12\x1b\n\x05grant\x18\x06 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x16\n\x0epolicy_version\x18\x07 \x01(\r\"\xcf\x01\n\x11MessageCommitment\x12\x15\n\x05grant\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x19\n\talgorithm\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x18\n\x08protocol\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x14\n\x04role\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12 \n\x10protocol_version\x18\x05 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1a\n\ntranscript\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x1a\n\ncommitment\x18\x07 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \"\x90\x01\n\x16GetCommitmentsResponse\x12\x43\n\x0b\x63ommitments\x18\x01 \x03(\x0b\x32%.capsign.adapter.v1.MessageCommitmentB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x1d\n\nincomplete\x18\x02 \x03(\tB\t\x8a\xb5\x18\x05\x10@ \x80\x02\x12\x12\n\nleaf_index\x18\x03 \x01(\x04\"0\n\x12\x45raseTenantRequest\x12\x1a\n\x06tenant\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x10@(\x01\"\x8c\x01\n\x13\x45raseTenantResponse\x12\x1b\n\x0bproposal_id\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08waits_ms\x18\x04 \x01(\x04\"\x15\n\x13ListErasuresRequest\"\x8c\x01\n\x07\x45rasure\x12\x16\n\x06tenant\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12-\n\terased_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12+\n\x07gone_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x14ListErasuresResponse\x12\x36\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x1b.capsign.adapter.v1.ErasureB\x07\x8a\xb5\x18\x03 \x80 2\xbb\x02\n\rTenantService\x12g\n\x0eGetCommitments\x12).capsign.adapter.v1.GetCommitmentsRequest\x1a*.capsign.adapter.v1.GetCommitmentsResponse\x12^\n\x0b\x45raseTenant\x12&.capsign.adapter.v1.EraseTenantRequest\x1a\'.capsign.adapter.v1.EraseTenantResponse\x12\x61\n\x0cListErasures\x12\'.capsign.adapter.v1.ListErasuresRequest\x1a(.capsign.adapter.v1.ListErasuresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,12 +63,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCOMMITMENTSRESPONSE'].fields_by_name['commitments']._serialized_options = b'\212\265\030\003 \200\020'
   _globals['_GETCOMMITMENTSRESPONSE'].fields_by_name['incomplete']._loaded_options = None
   _globals['_GETCOMMITMENTSRESPONSE'].fields_by_name['incomplete']._serialized_options = b'\212\265\030\005\020@ \200\002'
-  _globals['_GETCOMMITMENTSREQUEST']._serialized_start=88
-  _globals['_GETCOMMITMENTSREQUEST']._serialized_end=304
-  _globals['_MESSAGECOMMITMENT']._serialized_start=307
-  _globals['_MESSAGECOMMITMENT']._serialized_end=514
-  _globals['_GETCOMMITMENTSRESPONSE']._serialized_start=517
-  _globals['_GETCOMMITMENTSRESPONSE']._serialized_end=661
-  _globals['_TENANTSERVICE']._serialized_start=663
-  _globals['_TENANTSERVICE']._serialized_end=783
+  _globals['_ERASETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_ERASETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\212\265\030\006\010\001\020@(\001'
+  _globals['_ERASETENANTRESPONSE'].fields_by_name['proposal_id']._loaded_options = None
+  _globals['_ERASETENANTRESPONSE'].fields_by_name['proposal_id']._serialized_options = b'\212\265\030\002\020\020'
+  _globals['_ERASETENANTRESPONSE'].fields_by_name['digest']._loaded_options = None
+  _globals['_ERASETENANTRESPONSE'].fields_by_name['digest']._serialized_options = b'\212\265\030\002\020 '
+  _globals['_ERASURE'].fields_by_name['tenant']._loaded_options = None
+  _globals['_ERASURE'].fields_by_name['tenant']._serialized_options = b'\212\265\030\002\020@'
+  _globals['_LISTERASURESRESPONSE'].fields_by_name['erasures']._loaded_options = None
+  _globals['_LISTERASURESRESPONSE'].fields_by_name['erasures']._serialized_options = b'\212\265\030\003 \200 '
+  _globals['_GETCOMMITMENTSREQUEST']._serialized_start=121
+  _globals['_GETCOMMITMENTSREQUEST']._serialized_end=337
+  _globals['_MESSAGECOMMITMENT']._serialized_start=340
+  _globals['_MESSAGECOMMITMENT']._serialized_end=547
+  _globals['_GETCOMMITMENTSRESPONSE']._serialized_start=550
+  _globals['_GETCOMMITMENTSRESPONSE']._serialized_end=694
+  _globals['_ERASETENANTREQUEST']._serialized_start=696
+  _globals['_ERASETENANTREQUEST']._serialized_end=744
+  _globals['_ERASETENANTRESPONSE']._serialized_start=747
+  _globals['_ERASETENANTRESPONSE']._serialized_end=887
+  _globals['_LISTERASURESREQUEST']._serialized_start=889
+  _globals['_LISTERASURESREQUEST']._serialized_end=910
+  _globals['_ERASURE']._serialized_start=913
+  _globals['_ERASURE']._serialized_end=1053
+  _globals['_LISTERASURESRESPONSE']._serialized_start=1055
+  _globals['_LISTERASURESRESPONSE']._serialized_end=1133
+  _globals['_TENANTSERVICE']._serialized_start=1136
+  _globals['_TENANTSERVICE']._serialized_end=1451
 # @@protoc_insertion_point(module_scope)

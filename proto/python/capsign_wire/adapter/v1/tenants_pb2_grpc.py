@@ -40,6 +40,16 @@ class TenantServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsResponse.FromString,
                 _registered_method=True)
+        self.EraseTenant = channel.unary_unary(
+                '/capsign.adapter.v1.TenantService/EraseTenant',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantResponse.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/capsign.adapter.v1.TenantService/ListErasures',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer(object):
@@ -54,6 +64,22 @@ class TenantServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseTenant(self, request, context):
+        """Proposes to erase a tenant: its pepper and all versions of its keys are destroyed, once somebody
+        else has approved it (ApprovalService) and the waiting period is over. None of its keys may sign
+        any more by then. Roles: operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """Tenants that were erased. Roles: any.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +87,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.GetCommitments,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsResponse.SerializeToString,
+            ),
+            'EraseTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseTenant,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantResponse.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +127,60 @@ class TenantService(object):
             '/capsign.adapter.v1.TenantService/GetCommitments',
             capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_tenants__pb2.GetCommitmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.TenantService/EraseTenant',
+            capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_tenants__pb2.EraseTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.TenantService/ListErasures',
+            capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_tenants__pb2.ListErasuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

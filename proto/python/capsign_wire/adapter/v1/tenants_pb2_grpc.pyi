@@ -37,6 +37,13 @@ class TenantServiceStub:
     """The commitments under which a message stands in the log if it was signed. Each call is an entry
     of the log and has a rate, since whoever may ask can try messages. Roles: responder.
     """
+    EraseTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.EraseTenantRequest, _tenants_pb2.EraseTenantResponse]
+    """Proposes to erase a tenant: its pepper and all versions of its keys are destroyed, once somebody
+    else has approved it (ApprovalService) and the waiting period is over. None of its keys may sign
+    any more by then. Roles: operator.
+    """
+    ListErasures: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.ListErasuresRequest, _tenants_pb2.ListErasuresResponse]
+    """Tenants that were erased. Roles: any."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -47,6 +54,13 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """The commitments under which a message stands in the log if it was signed. Each call is an entry
     of the log and has a rate, since whoever may ask can try messages. Roles: responder.
     """
+    EraseTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.EraseTenantRequest, _tenants_pb2.EraseTenantResponse]  # type: ignore[assignment]
+    """Proposes to erase a tenant: its pepper and all versions of its keys are destroyed, once somebody
+    else has approved it (ApprovalService) and the waiting period is over. None of its keys may sign
+    any more by then. Roles: operator.
+    """
+    ListErasures: _aio.UnaryUnaryMultiCallable[_tenants_pb2.ListErasuresRequest, _tenants_pb2.ListErasuresResponse]  # type: ignore[assignment]
+    """Tenants that were erased. Roles: any."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the log says of a tenant's messages, while it can still be read."""
@@ -60,5 +74,24 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         """The commitments under which a message stands in the log if it was signed. Each call is an entry
         of the log and has a rate, since whoever may ask can try messages. Roles: responder.
         """
+
+    @_abc_1.abstractmethod
+    def EraseTenant(
+        self,
+        request: _tenants_pb2.EraseTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenants_pb2.EraseTenantResponse, _abc.Awaitable[_tenants_pb2.EraseTenantResponse]]:
+        """Proposes to erase a tenant: its pepper and all versions of its keys are destroyed, once somebody
+        else has approved it (ApprovalService) and the waiting period is over. None of its keys may sign
+        any more by then. Roles: operator.
+        """
+
+    @_abc_1.abstractmethod
+    def ListErasures(
+        self,
+        request: _tenants_pb2.ListErasuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenants_pb2.ListErasuresResponse, _abc.Awaitable[_tenants_pb2.ListErasuresResponse]]:
+        """Tenants that were erased. Roles: any."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -184,6 +184,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A verifier's rule asks for both signatures of a call, and one of them is not there."""
     REASON_COLD_FILES_MISSING: _Reason.ValueType  # 61
     """Leaves that were moved to cold files are asked for, and their files cannot be read."""
+    REASON_TENANT_ERASED: _Reason.ValueType  # 63
+    """The tenant was erased: its pepper and its keys are destroyed for good."""
+    REASON_TENANT_IN_USE: _Reason.ValueType  # 64
+    """A tenant cannot be erased while one of its key versions may sign."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. The name is a stable, machine-readable contract; numbers are never reused."""
@@ -310,6 +314,10 @@ REASON_SIGNATURE_MISSING: Reason.ValueType  # 52
 """A verifier's rule asks for both signatures of a call, and one of them is not there."""
 REASON_COLD_FILES_MISSING: Reason.ValueType  # 61
 """Leaves that were moved to cold files are asked for, and their files cannot be read."""
+REASON_TENANT_ERASED: Reason.ValueType  # 63
+"""The tenant was erased: its pepper and its keys are destroyed for good."""
+REASON_TENANT_IN_USE: Reason.ValueType  # 64
+"""A tenant cannot be erased while one of its key versions may sign."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
