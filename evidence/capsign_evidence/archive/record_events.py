@@ -30,17 +30,22 @@ def of_batch(index: int, workload: str, batch: bytes, expected: bytes = b"") -> 
     """The events of a batch whose leaf is `index`. `expected`: the hash that its leaf names; a
     batch with another one is one unreadable event, for its records are not those that were taken.
     """
-    unreadable = Event(index=index, time_ms=0, stream=AGENT, what=UNREADABLE, workload=workload)
-    if expected and hashlib.sha256(batch).digest() != expected:
-        yield unreadable
-        return
-    try:
-        parsed = pb.AuditBatch.FromString(batch)
-    except DecodeError:
-        yield unreadable
+    parsed = parsed_batch(batch, expected)
+    if parsed is None:
+        yield Event(index=index, time_ms=0, stream=AGENT, what=UNREADABLE, workload=workload)
         return
     for record in parsed.records:
         yield of_record(index, workload, parsed.boot_id, record)
+
+
+def parsed_batch(batch: bytes, expected: bytes = b"") -> pb.AuditBatch | None:
+    """The batch; None if it cannot be read, or has another hash than is expected."""
+    if expected and hashlib.sha256(batch).digest() != expected:
+        return None
+    try:
+        return pb.AuditBatch.FromString(batch)
+    except DecodeError:
+        return None
 
 
 def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord) -> Event:

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.types.v1 import algorithms_pb2
+
+from capsign_evidence import leaf
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import UNREADABLE, Event
 from capsign_evidence.archive.interface import Batch
-from capsign_evidence.archive.record_events import of_batch
+from capsign_evidence.archive.record_events import of_record, parsed_batch
 from capsign_evidence.archive.selection import FIELDS, Condition, Selection, Value
 from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind
 
 VERSION = 1
 BITS = 10
-"""Bits of the filter for each term: with 7 probes, one term in a hundred is taken for another."""
-PROBES = 7
+"""Bits of the filter for each term: with 4 probes, 12 terms in a thousand are taken for others."""
+PROBES = 4
 
 _HEAD = struct.Struct(">BBQQ")
 _UNREADABLE = 1
@@ -33,8 +38,13 @@ _UNREADABLE = 1
 _HASHES = frozenset({"intent", "commitment", "signature", "certificate", "context"})
 """Values that are evenly spread already: their last eight bytes are their term."""
 
-_TAIL = INTENT_LEN + 2 * HASH_LEN
+_ONE = ord("1")
+
+_HASHED = 2 * HASH_LEN
+_TAIL = INTENT_LEN + _HASHED
 """Bytes at the end of an entry of a signature that are its own; the rest it shares with others."""
+
+_KNOWN = bytes((leaf.VERSION,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +100,16 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
 
     A batch that is missing, or whose bytes are not those that its leaf names, counts as unreadable.
     """
-    found = _Terms()
+    found = _Found()
     held: Mapping[int, Batch] = {batch[0]: batch for batch in batches}
     for index, entry in enumerate(entries, first):
         if entry[1:2] == _SIGNED:
-            found.add_signed(index, entry)
+            found.add_signed(entry)
             continue
         event = of_entry(index, entry)
         found.add(event)
         if entry[1:2] == _BATCH:
-            batch = held.get(index)
-            if batch is None:
-                found.unreadable = True
-            else:
-                for record in of_batch(index, batch[1], batch[2], event.batch_hash):
-                    found.add(record)
+            found.add_batch(held.get(index), event.batch_hash)
     return found.summary()
 
 
@@ -112,52 +117,110 @@ _SIGNED = bytes((Kind.SIGNED,))
 _BATCH = bytes((Kind.AGENT_BATCH,))
 
 
-class _Terms:
+class _Found:
+    """The terms and times of a tile. What many entries or records share is made into terms once."""
+
     def __init__(self) -> None:
         self._terms: set[int] = set()
-        self._groups: set[bytes] = set()
         self._times: set[int] = set()
-        self.unreadable = False
+        self._unreadable = False
 
     def add(self, event: Event) -> None:
-        if event.what == UNREADABLE:
-            self.unreadable = True
+        self._unreadable = self._unreadable or event.what == UNREADABLE
         self._times.add(event.time_ms)
-        for name, fields in FIELDS.items():
-            for field in fields:
-                if value := getattr(event, field):
-                    self._terms.add(_term(name, value))
+        self._terms |= _terms_of_event(event)
 
-    def add_signed(self, index: int, entry: bytes) -> None:
-        """As `add` of its event; what a group shares is decoded once."""
-        shared = entry[10:-_TAIL]
-        if shared not in self._groups:
-            event = of_entry(index, entry)
-            self.add(event)
-            if event.what != UNREADABLE:
-                self._groups.add(shared)
+    def add_signed(self, entry: bytes) -> None:
+        """As `add` of its event."""
+        shared = _terms_of_group(entry[10:-_TAIL]) if entry[:1] == _KNOWN else None
+        if shared is None:
+            self.add(of_entry(0, entry))
             return
         self._times.add(int.from_bytes(entry[2:10], "big"))
-        own = entry[-_TAIL:]
-        self._terms.update(
-            (
-                _last(own[:INTENT_LEN]),
-                _last(own[INTENT_LEN : INTENT_LEN + HASH_LEN]),
-                _last(own[INTENT_LEN + HASH_LEN :]),
+        self._terms |= shared
+        self._terms.add(_last(entry[:-_HASHED]))
+        self._terms.add(_last(entry[:-HASH_LEN]))
+        self._terms.add(_last(entry))
+
+    def add_batch(self, batch: Batch | None, batch_hash: bytes) -> None:
+        parsed = parsed_batch(batch[2], batch_hash) if batch is not None else None
+        if batch is None or parsed is None:
+            self._unreadable = True
+            return
+        terms, times, of = self._terms, self._times, (batch[1], parsed.boot_id)
+        for record in parsed.records:
+            shared = _terms_of_record(
+                of,
+                record.kind,
+                record.outcome,
+                record.reason,
+                record.grant,
+                record.caller,
+                (record.algorithm, record.key_version),
             )
-        )
+            if shared is None:
+                self.add(of_record(0, *of, record))
+                continue
+            terms |= shared
+            times.add(record.time_ms)
+            if record.intent_id:
+                terms.add(_last(record.intent_id))
 
     def summary(self) -> Summary:
         size = max(1, (len(self._terms) * BITS + 7) // 8) * 8
-        bits = bytearray(size // 8)
+        # A digit for each bit, lowest first: Python sets one faster than a bit, and packs them all
+        # at once.
+        digits = bytearray(b"0") * size
         for term in self._terms:
             at, step = term & 0xFFFFFFFF, term >> 32 | 1
-            for _ in range(PROBES):
-                bit = at % size
-                bits[bit >> 3] |= 1 << (bit & 7)
-                at += step
+            for bit in range(at, at + PROBES * step, step):
+                digits[bit % size] = _ONE
+        digits.reverse()
+        bits = int(digits, 2).to_bytes(size // 8, "little")
         times = self._times or {0}
-        return Summary(min(times), max(times), self.unreadable, bytes(bits))
+        return Summary(min(times), max(times), self._unreadable, bits)
+
+
+def _terms_of_event(event: Event) -> set[int]:
+    return {
+        _term(name, value)
+        for name, fields in FIELDS.items()
+        for field in fields
+        if (value := getattr(event, field))
+    }
+
+
+@lru_cache(maxsize=1024)
+def _terms_of_group(shared: bytes) -> frozenset[int] | None:
+    """The terms of entries of signatures that have this between their time and what is their own;
+    None if such an entry cannot be read.
+    """
+    event = of_entry(0, _KNOWN + _SIGNED + bytes(8) + shared + bytes(_TAIL))
+    if event.what == UNREADABLE:
+        return None
+    alone = replace(event, intent_id=b"", commitment=b"", signature_hash=b"")
+    return frozenset(_terms_of_event(alone))
+
+
+@lru_cache(maxsize=4096)
+def _terms_of_record(
+    of: tuple[str, bytes],
+    kind: int,
+    outcome: int,
+    reason: int,
+    grant: str,
+    caller: str,
+    key: tuple[int, int],
+) -> frozenset[int] | None:
+    """The terms of records of one life of an agent that have these in common; None if such a record
+    cannot be read.
+    """
+    record = pb.AuditRecord(grant=grant, caller=caller, key_version=key[1])
+    for field, value in (("kind", kind), ("outcome", outcome), ("reason", reason)):
+        setattr(record, field, value)
+    record.algorithm = algorithms_pb2.Algorithm.ValueType(key[0])
+    event = of_record(0, *of, record)
+    return None if event.what == UNREADABLE else frozenset(_terms_of_event(event))
 
 
 def _term(name: str, value: Value) -> int:
