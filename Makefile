@@ -19,7 +19,7 @@ DEMO ?= .demo
 CORES := $(shell nproc 2>/dev/null || echo 1)
 WORKERS ?= $(shell expr \( $(CORES) \* 3 + 1 \) / 2)
 parallel = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --maxprocesses 8 $(1))
-DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./clients/cli
+DISTRIBUTIONS := ./proto/python ./evidence ./clients/python ./agent ./adapter ./k8s/injector ./witness ./clients/cli
 
 # An environment is good as long as the locks it was made from are the same; its stamp carries their
 # digest.

@@ -9,7 +9,7 @@ from statistics import median
 
 ROOT = Path(__file__).parents[1]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-PACKAGES = ("proto/python", "evidence", "agent", "adapter", "clients", "k8s")
+PACKAGES = ("proto/python", "evidence", "agent", "adapter", "witness", "clients", "k8s")
 
 LONG_MODULES = {
     "adapter/capsign_adapter/model/lifecycle.py": "every table of legal moves, in one place (I7)",

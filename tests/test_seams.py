@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("adapter", "agent", "clients", "evidence", "k8s", "proto", "softhsm")
+SOURCES = ("adapter", "agent", "clients", "evidence", "k8s", "proto", "softhsm", "witness")
 
 BROKEN_ON_PURPOSE: dict[str, list[str]] = {
     "adapter/front/test_i6_revocation_has_no_lag.py": ["RevocationBarrier, 'enter'"],

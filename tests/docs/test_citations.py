@@ -24,6 +24,7 @@ PACKAGES = {
     "capsign_agent": "agent/capsign_agent",
     "capsign_cli": "clients/cli/capsign_cli",
     "capsign_evidence": "evidence/capsign_evidence",
+    "capsign_witness": "witness/capsign_witness",
     "capsign_images": "k8s/images/capsign_images",
     "capsign_injector": "k8s/injector/capsign_injector",
     "capsign_wire": "proto/python/capsign_wire",

@@ -12,6 +12,7 @@ from support.pages import ROOT
 PACKAGES = (
     "proto/python/capsign_wire",
     "evidence",
+    "witness",
     "agent",
     "adapter",
     "clients/python",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ROOMS = ("adapter", "agent", "evidence", "clients", "k8s/injector")
+ROOMS = ("adapter", "agent", "evidence", "witness", "clients", "k8s/injector")
 TABLES = "adapter/capsign_adapter/model/lifecycle.py"
 STATES = {
     "IntentState",
