@@ -67,7 +67,7 @@ def reconcile(
                 unreadable.append(index)
         if index % EVERY == 0:
             tell(index - first, size - first)
-    reconciler.sweep()
+    reconciler.conclude()
     until_ms = reconciler.state.wall_ms
     standing = {one.key: one for one in reconciler.standing}
     told = written.keys() - standing.keys() - _ended(reconciler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -11,6 +12,11 @@ from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentS
 MAX_STANDING = 1024
 """Most incidents that stand at once. What is found beyond that is not told until others have ended;
 what can be found again later (silence) is.
+"""
+
+MAX_OF_WORKLOAD = 64
+"""Most of them that are about one workload: who invents lives keeps nobody else's from being
+told.
 """
 
 MAX_COUNT = (1 << 32) - 1
@@ -75,6 +81,7 @@ class Standing:
 
     def __init__(self, incidents: Iterable[Incident] = ()) -> None:
         self._by_key = {one.key: one for one in incidents}
+        self._of = Counter(one.workload for one in self._by_key.values())
         self._changes: list[Change] = []
         self.untold = 0
         """How many were found while there was no room."""
@@ -88,9 +95,10 @@ class Standing:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    @property
-    def full(self) -> bool:
-        return len(self._by_key) >= MAX_STANDING
+    def full(self, workload: str) -> bool:
+        """Whether there is no room for one more about this workload."""
+        most = MAX_OF_WORKLOAD if workload else MAX_STANDING
+        return len(self._by_key) >= MAX_STANDING or self._of[workload] >= most
 
     def found(
         self,
@@ -109,19 +117,21 @@ class Standing:
             last = max(known.last, span[1])
             self._by_key[key] = replace(known, count=grown, last=last)
             return
-        if self.full:
+        if self.full(key.workload):
             self.untold += 1
             return
         fresh = Incident(
             *key, intent_id, leaf_index + 1, *span, min(max(count, 0), MAX_COUNT), since_ms
         )
         self._by_key[key] = fresh
+        self._of[key.workload] += 1
         self._changes.append(Change(IncidentState.FOUND, fresh))
 
     def ended(self, key: IncidentKey) -> None:
         """It is not there any more; nothing if it was not."""
         gone = self._by_key.pop(key, None)
         if gone is not None:
+            self._of[key.workload] -= 1
             self._changes.append(Change(IncidentState.ENDED, gone))
 
     def take_changes(self) -> list[Change]:

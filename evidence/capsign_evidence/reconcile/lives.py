@@ -75,7 +75,7 @@ class Lives:
                 self._end(boot_id, life)
             elif life.last_ms + self._timing.cut_ms <= now_ms:
                 self._cut(boot_id, life)
-            elif not life.silent and not self._standing.full:
+            elif not life.silent and not self._standing.full(life.workload):
                 life.silent = True
                 self._tell(IncidentKind.SILENCE, boot_id, life)
 
@@ -88,7 +88,7 @@ class Lives:
         return overdue
 
     def _cut(self, boot_id: bytes, life: Life) -> None:
-        if self._standing.full:
+        if self._standing.full(life.workload):
             return
         del self._state.lives[boot_id]
         life.silent = True

@@ -95,6 +95,11 @@ class Reconciler:
             self.state.now_ms += min(passed, MAX_STEP_MS)
             self.state.wall_ms = wall_ms
 
+    def conclude(self) -> None:
+        """The log ends here: judge what can be judged without waiting."""
+        self.sweep()
+        self._signatures.conclude()
+
     def _batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> None:
         batch = self._lives.batch(index, leaf, kept)
         if batch is not None:

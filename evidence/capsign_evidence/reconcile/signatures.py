@@ -110,6 +110,15 @@ class Signatures:
             if not (mine.groups or mine.asked or mine.signed or mine.claims):
                 del self._state.workloads[name]
 
+    def conclude(self) -> None:
+        """Nothing more will come: judge also what is not late yet, where it can be judged."""
+        for name, mine in self._state.workloads.items():
+            for key, group in mine.groups.items():
+                for intent_id, what in [*group.late.items(), *group.fresh.items()]:
+                    if self._owed(mine, key, what[0], what[1]):
+                        (group.late if intent_id in group.late else group.fresh).pop(intent_id)
+                        self._miss(name, key, group, intent_id, what)
+
     def _forget_old(self, mine: Workload) -> None:
         due = self._state.now_ms - self._timing.cut_ms
         while mine.asked:

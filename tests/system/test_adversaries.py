@@ -1,0 +1,80 @@
+"""What agents report beside what was signed, with real processes: honest ones add up, also when
+they are killed; who signs with an agent's credentials behind its back is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import capsign
+import psutil
+import pytest
+from capsign_cli import __main__ as cli
+from capsign_wire.intents import new_intent_id
+from support.dev import Dev
+from support.direct_adapter import DirectAdapter
+
+ASKED = {"purpose": "jwt", "protocol": "jwt", "algorithm": "ES256"}
+
+
+def sign(dev: Dev, message: bytes) -> capsign.Signature:
+    with capsign.Signer(dev.socket(), timeout=60) as signer:
+        return signer.sign(message, **ASKED)
+
+
+def reconciled(dev: Dev, capsys: pytest.CaptureFixture[str], *more: object) -> tuple[int, Any]:
+    """Exit code and answer of what a responder runs on a copy, or on the store itself."""
+    command = ["audit", "reconcile", dev.about["store"], *map(str, more), "-o", "json"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+def kinds(told: Any) -> list[str]:
+    return [one["incident"] for one in told["incidents"]]
+
+
+def test_agents_that_are_killed_and_come_back_add_up(
+    dev: Dev, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sign(dev, b"one")
+    dev.end(dev.agent, signal.SIGKILL)
+    again = dev.start_agent()
+    sign(dev, b"two")
+    dev.end(psutil.Process(again.pid))
+    code, told = reconciled(dev, capsys)
+    assert (code, told["incidents"]) == (0, [])
+
+
+def test_who_signs_with_an_agents_credentials_and_in_the_token_is_named(
+    dev: Dev, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The thief has the agent's certificate, key and a handle: all that the adapter asks for. What
+    he cannot do is to have the agent report it.
+    """
+    honest = sign(dev, b"one")
+    intent_id = new_intent_id()
+    with DirectAdapter(dev.about) as adapter:
+        handle = adapter.handle("orders-jwt")
+        stolen = adapter.sign(
+            handle, "ES256", intent_id, hashlib.sha256(b"two").digest(), protocol="jwt"
+        )
+    dev.end(dev.agent)
+    code, told = reconciled(dev, capsys)
+    [incident] = told["incidents"]
+    assert (code, incident["incident"]) == (1, "signed-not-reported")
+    assert incident["intent"].replace("-", "") == intent_id.hex()
+    assert incident["leaf"] == stolen.leaf_index
+    # Made in the token behind the adapter's back, there is not even a leaf: only who was shown the
+    # signature knows of it.
+    handed = tmp_path / "signatures"
+    handed.write_text(
+        f"{hashlib.sha256(honest.value).hexdigest()}\n{hashlib.sha256(b'stranger').hexdigest()}\n"
+    )
+    code, told = reconciled(dev, capsys, "--signatures", handed)
+    assert (code, kinds(told)) == (1, ["signed-not-reported", "signature-without-leaf"])
+    assert told["incidents"][1]["digest"] == hashlib.sha256(b"stranger").hexdigest()
