@@ -154,6 +154,8 @@ class Act(IntEnum):
     DRIFT_GONE = 71
     UNKNOWN_OBJECT = 72
     """A difference was found: an object in the token that nothing accounts for."""
+    INCIDENT_CLOSED = 73
+    """Somebody looked into an incident that does not end by itself, and closed it."""
     COMMITMENTS_TOLD = 90
     """Somebody was told the commitments of a message of a tenant."""
     TENANT_ERASED = 91

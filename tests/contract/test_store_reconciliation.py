@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from capsign_adapter.model.reconciliation import Progress, Reconciliation
 from capsign_evidence.incident_leaf import IncidentKind, IncidentState
-from capsign_evidence.reconcile.incidents import Change, Incident
+from capsign_evidence.reconcile.incidents import MAX_OF_WORKLOAD, Change, Incident
 from support.drafts import NOW, check_log
 
 LATE = Incident(IncidentKind.LATE, "spiffe://t/w", b"", b"k" * 32, b"i" * 16, 8, 0, 0, 1, NOW)
@@ -51,3 +51,29 @@ def test_one_replica_leads_until_its_lease_ends(store, second):
     assert not second.lead_reconciliation(b"b" * 16, NOW + 59, NOW + 90)
     assert second.lead_reconciliation(b"b" * 16, NOW + 60, NOW + 90)
     assert store.reconciliation().revision == 0
+
+
+def test_what_is_filed_beside_the_log_stands_once_and_overtakes_who_follows(store, second):
+    before = store.reconciliation()
+    assert second.file_incident(GAP, b"found", NOW)
+    assert not store.file_incident(GAP, b"again", NOW)
+    assert not store.settle_incidents(before, Progress(1, b"one"), NOW)
+    assert [row.incident for row in store.incidents()] == [GAP]
+    assert check_log(store) == [b"found"]
+
+
+def test_one_workload_can_file_so_many_and_no_more(store):
+    for number in range(MAX_OF_WORKLOAD):
+        assert store.file_incident(replace(GAP, boot_id=number.to_bytes(16, "big")), b"x", NOW)
+    assert not store.file_incident(GAP, b"x", NOW)
+    assert store.file_incident(replace(GAP, workload="spiffe://t/other"), b"x", NOW)
+
+
+def test_who_closes_an_incident_names_its_entry(store, second):
+    store.append([b"before"], NOW)
+    assert store.file_incident(GAP, b"found", NOW)
+    assert not store.close_incident(0, lambda _: [b"never"], NOW)
+    assert second.close_incident(1, lambda one: [one.kind.name.encode(), b"who"], NOW)
+    assert not store.close_incident(1, lambda _: [b"again"], NOW)
+    assert store.incidents() == []
+    assert check_log(store) == [b"before", b"found", b"GAP", b"who"]

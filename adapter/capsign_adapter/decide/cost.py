@@ -174,6 +174,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "GetInventory": lambda _: MAKE + 8 * READ,
     "ListDrift": lambda _: MAKE + 8 * READ,
     "ListIncidents": lambda _: 8 * READ,
+    "CloseIncident": lambda _: 16 * READ,
     "StartRollout": lambda _: 4 * READ + 4 * RECORD,
     "ListRollouts": lambda _: 8 * READ,
     "GetRollout": lambda _: 4 * READ,

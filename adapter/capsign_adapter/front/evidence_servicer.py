@@ -36,6 +36,7 @@ from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import PolicyNow, Role
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
+from capsign_adapter.reconcile.refused_batches import RefusedBatches
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.log_files import batch_page
@@ -44,6 +45,7 @@ from capsign_adapter.store.errors import AuditOutOfOrderError, StoreUnavailableE
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.ledger import Ledger
+from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
@@ -53,7 +55,7 @@ MAX_BATCHES, MAX_BATCH_BYTES = 256, 2 * 1024 * 1024
 """Batches of one answer, and its bytes if it has more than one."""
 
 
-class PublicLog(ControlState, EvidenceLog, AuditBatches, Ledger, Protocol):
+class PublicLog(ControlState, EvidenceLog, AuditBatches, ReconciliationStore, Ledger, Protocol):
     """The parts of the store that this service reads and writes."""
 
 
@@ -76,6 +78,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         self._checkpoints = checkpoints
         self._evidence = evidence
         self._receipts = Receipts(store, checkpoints)
+        self._refused = RefusedBatches(store)
 
     @guarded
     def SubmitAudit(self, peer: Peer, request: pb.SubmitAuditRequest) -> pb.SubmitAuditResponse:
@@ -130,6 +133,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             accepted = self._store.submit_audit(draft, now)
         except AuditOutOfOrderError as error:
             self._evidence.free(peer, size)
+            self._refused.refused(draft, error.accepted_through, self._policy().digest, now)
             raise FailureError(
                 failures_pb2.REASON_AUDIT_OUT_OF_ORDER,
                 f"This boot is accepted through record {error.accepted_through}.",

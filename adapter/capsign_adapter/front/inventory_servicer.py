@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from capsign_evidence import leaf
+from capsign_evidence.incident_leaf import IncidentState
+from capsign_evidence.leaf import Act
+from capsign_evidence.reconcile.incidents import Incident
 from capsign_wire.adapter.v1 import inventory_pb2 as pb
 from capsign_wire.adapter.v1 import inventory_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -26,6 +31,8 @@ from capsign_adapter.store.interfaces.drift import Drift, KeyUses
 from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
 
 LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
+
+CLOSING = frozenset({Role.RESPONDER})
 
 FRESH_MS = 2_000
 """A look that is not older need not be taken again, milliseconds."""
@@ -93,10 +100,27 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
             tree_size=self._store.control().tree_size,
         )
 
-    def _demand(self, peer: Peer) -> Snapshot:
+    @guarded
+    def CloseIncident(
+        self, peer: Peer, request: pb.CloseIncidentRequest
+    ) -> pb.CloseIncidentResponse:
+        """Closes it once, with two entries: that it has ended, and who closed it."""
+        digest, now = self._demand(peer, CLOSING).policy.digest, now_ms()
+
+        def entries(one: Incident) -> Sequence[bytes]:
+            kind = one.kind.name.lower().replace("_", "-")
+            target = f"incident/{kind}/{request.leaf_index}"
+            ended = one.entry(IncidentState.ENDED, now, digest)
+            act = leaf.admin(now, digest, Act.INCIDENT_CLOSED, peer.spiffe_id, target, 0)
+            return ended, act
+
+        closed = self._store.close_incident(request.leaf_index, entries, now)
+        return pb.CloseIncidentResponse(closed=closed)
+
+    def _demand(self, peer: Peer, roles: frozenset[Role] = LOOKING) -> Snapshot:
         snapshot = self._snapshots.refresh()
-        if not snapshot.policy.roles_of(peer.spiffe_id) & LOOKING:
-            names = ", ".join(sorted(role.value for role in LOOKING))
+        if not snapshot.policy.roles_of(peer.spiffe_id) & roles:
+            names = ", ".join(sorted(role.value for role in roles))
             raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
         return snapshot
 

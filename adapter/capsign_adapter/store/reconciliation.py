@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from capsign_evidence.incident_leaf import IncidentKind, IncidentState
-from capsign_evidence.reconcile.incidents import Incident
+from capsign_evidence.reconcile.incidents import MAX_OF_WORKLOAD, MAX_STANDING, Incident
 
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
 from capsign_adapter.store import log
+from capsign_adapter.store.interfaces.reconciliation import Closing
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 _COLUMNS = (
@@ -79,6 +80,38 @@ def settle(tx: Transaction, head: Head, revision: int, progress: Progress, now_m
             *_key(one),
         )
     return True
+
+
+def file(tx: Transaction, head: Head, one: Incident, entry: bytes, now_ms: int) -> bool:
+    """See the interface."""
+    if tx.one(f"SELECT kind FROM incidents WHERE {_KEY}", *_key(one)) is not None:  # noqa: S608 - a constant
+        return False
+    row = tx.one("SELECT COUNT(*) FROM incidents")
+    of_one = tx.one("SELECT COUNT(*) FROM incidents WHERE workload = ?", one.workload)
+    assert row is not None
+    assert of_one is not None
+    if row[0] >= MAX_STANDING or (one.workload and of_one[0] >= MAX_OF_WORKLOAD):
+        return False
+    _overtaken(tx)
+    _insert(tx, one, log.sequence(tx, head, [entry], now_ms))
+    return True
+
+
+def close(tx: Transaction, head: Head, leaf_index: int, entries: Closing, now_ms: int) -> bool:
+    """See the interface."""
+    found = [row for row in incidents(tx) if row.leaf_index == leaf_index]
+    if not found:
+        return False
+    _overtaken(tx)
+    log.sequence(tx, head, entries(found[0].incident), now_ms)
+    tx.send("DELETE FROM incidents WHERE leaf_index = ?", leaf_index)
+    return True
+
+
+def _overtaken(tx: Transaction) -> None:
+    """Whoever follows the log learns that the rows are others now."""
+    _begun(tx)
+    tx.send("UPDATE reconciliation SET revision = revision + 1 WHERE id = 1")
 
 
 def _begun(tx: Transaction) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from capsign_evidence.reconcile.incidents import Incident
+
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
 from capsign_adapter.store import reconciliation
 from capsign_adapter.store.engine import Connection, Engine
+from capsign_adapter.store.interfaces.reconciliation import Closing
 
 
 class RelationalReconciliation(Engine[Connection]):
@@ -18,6 +21,14 @@ class RelationalReconciliation(Engine[Connection]):
 
     def incidents(self) -> list[IncidentRow]:
         return self.read(reconciliation.incidents)
+
+    def file_incident(self, incident: Incident, entry: bytes, now_ms: int) -> bool:
+        return self.write(lambda tx, head: reconciliation.file(tx, head, incident, entry, now_ms))
+
+    def close_incident(self, leaf_index: int, entries: Closing, now_ms: int) -> bool:
+        return self.write(
+            lambda tx, head: reconciliation.close(tx, head, leaf_index, entries, now_ms)
+        )
 
     def settle_incidents(self, before: Reconciliation, progress: Progress, now_ms: int) -> bool:
         return self.write(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from capsign_evidence.reconcile.incidents import Incident
+
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
+
+Closing = Callable[[Incident], Sequence[bytes]]
+"""The entries that say that an incident was closed."""
 
 
 class ReconciliationStore(Protocol):
@@ -20,6 +26,17 @@ class ReconciliationStore(Protocol):
 
     def incidents(self) -> list[IncidentRow]:
         """Those that stand, the oldest first."""
+
+    def file_incident(self, incident: Incident, entry: bytes, now_ms: int) -> bool:
+        """Write an incident that was not found by following the log, with its entry. False, with
+        nothing written, if it stands already, or as many as may (`MAX_STANDING`,
+        `MAX_OF_WORKLOAD`).
+        """
+
+    def close_incident(self, leaf_index: int, entries: Closing, now_ms: int) -> bool:
+        """Delete the incident whose finding is this entry, with the entries that say so. False if
+        there is none.
+        """
 
     def settle_incidents(self, before: Reconciliation, progress: Progress, now_ms: int) -> bool:
         """Write what was come to since `before`. False, with nothing written, if the revision is

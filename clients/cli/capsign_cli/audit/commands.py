@@ -29,6 +29,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "reconcile",
         "What was signed beside what agents report: what is missing, late or made up.",
     ),
+    "close": (
+        "capsign_cli.audit.close",
+        "close",
+        "Close an incident that was looked into; the log keeps it.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",

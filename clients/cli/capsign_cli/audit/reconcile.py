@@ -121,7 +121,9 @@ def _running(options: dict[str, Any]) -> None:
         answer: pb.ListIncidentsResponse = stub.ListIncidents(
             inventory_pb2.ListIncidentsRequest(), timeout=SECONDS
         )
-    values = [incident_words.of(_incident(one)) for one in answer.incidents]
+    values = [
+        incident_words.of(_incident(one)) | {"entry": one.leaf_index} for one in answer.incidents
+    ]
     behind = answer.tree_size - answer.reconciled_through
     read = {"through": answer.reconciled_through, "tree_size": answer.tree_size}
     _shown(values, read, f"No incident stands; {behind} of {answer.tree_size} entries are new.")
@@ -132,7 +134,8 @@ def _shown(values: Sequence[dict[str, Any]], read: dict[str, Any], nothing: str)
     if output.is_json():
         output.record({"incidents": list(values), **read})
     else:
-        output.rows("incidents", values, COLUMNS, empty=nothing)
+        entry = ("entry",) if values and "entry" in values[0] else ()
+        output.rows("incidents", values, (*entry, *COLUMNS), empty=nothing)
 
 
 def _end(values: Sequence[dict[str, Any]], *, known: bool) -> None:

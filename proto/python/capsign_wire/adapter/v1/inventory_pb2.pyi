@@ -230,6 +230,50 @@ class ListIncidentsRequest(_message.Message):
 Global___ListIncidentsRequest: _TypeAlias = ListIncidentsRequest  # noqa: Y015
 
 @_typing.final
+class CloseIncidentRequest(_message.Message):
+    """Names an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    leaf_index: _builtins.int
+    """The leaf that says that it was found: `leaf_index` of Incident."""
+    def __init__(
+        self,
+        *,
+        leaf_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_index", b"leaf_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseIncidentRequest: _TypeAlias = CloseIncidentRequest  # noqa: Y015
+
+@_typing.final
+class CloseIncidentResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSED_FIELD_NUMBER: _builtins.int
+    closed: _builtins.bool
+    """Whether it stood until now; false: somebody has closed it, it has ended, or there was none."""
+    def __init__(
+        self,
+        *,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseIncidentResponse: _TypeAlias = CloseIncidentResponse  # noqa: Y015
+
+@_typing.final
 class ListIncidentsResponse(_message.Message):
     """Those that stand."""
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InventoryServiceStub(object):
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself.
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
     """
 
     def __init__(self, channel):
@@ -50,10 +51,16 @@ class InventoryServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.FromString,
                 _registered_method=True)
+        self.CloseIncident = channel.unary_unary(
+                '/capsign.adapter.v1.InventoryService/CloseIncident',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer(object):
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself.
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
     """
 
     def GetInventory(self, request, context):
@@ -79,6 +86,14 @@ class InventoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CloseIncident(self, request, context):
+        """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
+        responder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +112,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.SerializeToString,
             ),
+            'CloseIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseIncident,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'capsign.adapter.v1.InventoryService', rpc_method_handlers)
@@ -106,7 +126,8 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InventoryService(object):
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself.
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
     """
 
     @staticmethod
@@ -180,6 +201,33 @@ class InventoryService(object):
             '/capsign.adapter.v1.InventoryService/ListIncidents',
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.ListIncidentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.InventoryService/CloseIncident',
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.FromString,
             options,
             channel_credentials,
             insecure,

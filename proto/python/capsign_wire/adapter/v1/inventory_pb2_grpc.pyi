@@ -29,7 +29,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InventoryServiceStub:
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself."""
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -45,10 +47,16 @@ class InventoryServiceStub:
     """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
     operator, responder, auditor.
     """
+    CloseIncident: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.CloseIncidentRequest, _inventory_pb2.CloseIncidentResponse]
+    """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
+    responder.
+    """
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself."""
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetInventory: _aio.UnaryUnaryMultiCallable[_inventory_pb2.GetInventoryRequest, _inventory_pb2.GetInventoryResponse]  # type: ignore[assignment]
@@ -61,9 +69,15 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
     operator, responder, auditor.
     """
+    CloseIncident: _aio.UnaryUnaryMultiCallable[_inventory_pb2.CloseIncidentRequest, _inventory_pb2.CloseIncidentResponse]  # type: ignore[assignment]
+    """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
+    responder.
+    """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Inventory and drift. Nothing here changes anything but what the adapter has seen of itself."""
+    """Inventory, drift and incidents. Nothing here changes anything but what the adapter has seen of
+    itself, and which incidents stand.
+    """
 
     @_abc_1.abstractmethod
     def GetInventory(
@@ -91,6 +105,16 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_pb2.ListIncidentsResponse, _abc.Awaitable[_inventory_pb2.ListIncidentsResponse]]:
         """The incidents that stand: records of adapter, agents and token that do not add up. Roles:
         operator, responder, auditor.
+        """
+
+    @_abc_1.abstractmethod
+    def CloseIncident(
+        self,
+        request: _inventory_pb2.CloseIncidentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.CloseIncidentResponse, _abc.Awaitable[_inventory_pb2.CloseIncidentResponse]]:
+        """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
+        responder.
         """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
