@@ -11,10 +11,15 @@ from enum import IntEnum
 from itertools import accumulate
 from typing import NamedTuple
 
-from capsign_adapter.decide.rollout_reports import Breach, Samples, breach_of, weighed
+from capsign_adapter.decide.rollout_reports import (
+    MILLION,
+    Bound,
+    Breach,
+    Samples,
+    breach_of,
+    weighed,
+)
 from capsign_adapter.model.rollouts import LATENCY_BOUNDS_MS, Side, Triggers
-
-MILLION = 1_000_000
 
 
 class Verdict(IntEnum):
@@ -24,7 +29,7 @@ class Verdict(IntEnum):
     FAILED = 2
     """A trigger is breached: it is rolled back."""
     INCONCLUSIVE = 3
-    """There are too few samples to say, or one reporter alone says it."""
+    """There are too few samples to say, or a few reporters alone say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Trigger:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it is breached or not on the word of one reporter."""
+        """Whether it is breached or not on the word of a few reporters."""
         return self.breach in {Breach.DISPUTED, Breach.UNDISPUTED}
 
     @property
@@ -78,9 +83,9 @@ def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
 
 
 def verdict_of(side: Side, triggers: Triggers, *, believes_one: bool = False) -> Verdict:
-    """One breached trigger is enough to fail; one that lacks samples, or that one reporter decides,
-    to be inconclusive. `believes_one`: nobody else is to be waited for, so that the only reporter
-    that there is is believed.
+    """One breached trigger is enough to fail; one that lacks samples, or that a few reporters
+    decide, to be inconclusive. `believes_one`: nobody else is to be waited for, so that the only
+    reporter that there is is believed.
     """
     found = measures(side, triggers)
     fatal = {Breach.FIRM, Breach.UNDISPUTED} if believes_one else {Breach.FIRM}
@@ -125,10 +130,8 @@ class _Rate(NamedTuple):
     def of(self, samples: Samples, reporters: Sequence[Samples], heard: int) -> Trigger:
         """With what was counted. `samples` are all, those of `reporters` among them."""
 
-        def is_above(bad: int, total: int) -> bool:
-            return total >= max(self.needed, 1) and _ppm(bad, total) > self.bound
-
-        breach = breach_of(_own(samples, reporters), reporters, heard, is_above)
+        limit = Bound(self.bound, self.needed)
+        breach = breach_of(_own(samples, reporters), reporters, heard, limit)
         name, bound, needed, required = self
         return Trigger(name, _ppm(*samples), bound, samples[1], needed, required, breach)
 
@@ -136,14 +139,12 @@ class _Rate(NamedTuple):
 def _p99(side: Side, bound: int, needed: int) -> Trigger:
     """Returns the trigger of latencies: above its bound when more than one call of a hundred is."""
 
-    def is_above(slow: int, total: int) -> bool:
-        return total >= max(needed, 1) and slow > total // 100
-
     timed = sum(side.latencies)
     told = [(each.slow, each.timed) for each in side.reporters.values()]
     own = _own((slower_than(side.latencies, bound), timed), told)
     heard = sum(1 for _, total in told if total)
-    breach = breach_of(own, [weighed(*each, needed) for each in told], heard, is_above)
+    limit = Bound(MILLION // 100, needed)
+    breach = breach_of(own, [weighed(*each, needed) for each in told], heard, limit)
     return Trigger("p99", p99_ms(side), bound, timed, needed, required=False, breach=breach)
 
 

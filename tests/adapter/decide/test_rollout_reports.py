@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 from capsign_adapter.decide.rollout_analysis import Verdict, measures, verdict_of
 from capsign_adapter.decide.rollout_cohort import bucket
-from capsign_adapter.decide.rollout_reports import WEIGHT, Breach, breach_of, weighed
+from capsign_adapter.decide.rollout_reports import (
+    WEIGHT,
+    Bound,
+    Breach,
+    breach_of,
+    liars,
+    weighed,
+)
 from capsign_adapter.decide.rollout_samples import count
 from capsign_adapter.decide.rollout_steps import due
 from capsign_adapter.model.lifecycle import PaceEvent, RolloutEvent, RolloutStage
@@ -137,15 +144,58 @@ SAMPLES = st.tuples(st.integers(0, 300), st.integers(0, 300)).map(lambda two: (t
 
 @given(SAMPLES, st.lists(SAMPLES, max_size=6), SAMPLES, st.integers(0, 50), st.integers(0, 6))
 def test_no_lie_of_one_turns_the_verdict_of_all_others_over(own, honest, lie, percent, place):
-    def is_above(bad: int, total: int) -> bool:
-        return total >= 20 and bad * 100 > total * percent
-
+    bound = Bound(percent * 10_000, 20)
     bad, total = (sum(each) for each in zip(own, *honest, strict=True))
-    truth = is_above(bad, total)
+    truth = bound.is_above(bad, total)
     reporters = [*honest[:place], lie, *honest[place:]]
     heard = sum(1 for _, total in reporters if total)
-    found = breach_of(own, reporters, heard, is_above)
+    found = breach_of(own, reporters, heard, bound)
     assert found is not (Breach.NONE if truth else Breach.FIRM)
+
+
+FEW = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(lambda two: (two[0], sum(two)))
+
+
+@given(
+    SAMPLES,
+    st.lists(FEW, min_size=18, max_size=30),
+    st.tuples(SAMPLES, SAMPLES),
+    st.integers(0, 60),
+)
+def test_no_lie_of_two_in_twenty_turns_it_over_either(own, honest, lies, percent):
+    bound = Bound(percent * 10_000, 20)
+    truth = bound.is_above(*(sum(each) for each in zip(own, *honest, strict=True)))
+    reporters = [*lies, *honest]
+    found = breach_of(own, reporters, len(reporters), bound)
+    assert found is not (Breach.NONE if truth else Breach.FIRM)
+
+
+def test_liars_need_more_than_a_tenth_of_those_who_report():
+    """Two of a large fleet took a rollout back that was sound by the word of all others."""
+    assert [liars(heard) for heard in (1, 8, 19, 20, 100)] == [1, 1, 1, 2, 10]
+    bound, honest, lie = Bound(1_000, 20), [(0, 200)] * 90, (WEIGHT, WEIGHT)
+    for many, found in ((1, Breach.DISPUTED), (10, Breach.DISPUTED), (11, Breach.FIRM)):
+        assert breach_of((0, 0), [*honest, *[lie] * many], 90 + many, bound) is found
+    hiding, failing = [(0, WEIGHT)] * 10, [(2, 200)] * 90
+    assert breach_of((0, 0), [*failing, *hiding], 100, Bound(9_000, 20)) is Breach.DISPUTED
+
+
+@given(
+    SAMPLES,
+    st.lists(SAMPLES, max_size=6),
+    st.integers(0, 50),
+    st.integers(0, 60),
+)
+def test_of_one_it_says_exactly_whether_it_depends_on_it(own, reporters, percent, needed):
+    bound = Bound(percent * 10_000, needed)
+    heard = sum(1 for _, total in reporters if total)
+    bad, total = (sum(each) for each in zip(own, *reporters, strict=True))
+    above = bound.is_above(bad, total)
+    without = [bound.is_above(bad - b, total - t) for b, t in reporters if t]
+    firm = above and all(without)
+    one = Breach.UNDISPUTED if heard == 1 else Breach.DISPUTED
+    expected = one if above else Breach.DISPUTED if any(without) else Breach.NONE
+    assert breach_of(own, reporters, heard, bound) is (Breach.FIRM if firm else expected)
 
 
 @given(st.lists(st.tuples(st.sampled_from(FLEET), st.integers(1, 900)), max_size=60))
