@@ -4,6 +4,7 @@ sign with one key.
 
 from __future__ import annotations
 
+import copy
 import importlib.resources
 import signal
 import subprocess
@@ -35,9 +36,10 @@ def spiffe_id(workload: str) -> str:
     return f"spiffe://capsign.test/ns/demo/sa/{workload}"
 
 
-def policy(rollouts: Mapping[str, Any]) -> str:
+def policy(rollouts: Mapping[str, Any], strict: str = "") -> str:
     """The policy of `capsign dev` as far as it concerns the key, with these stages, and one grant
-    for all of WORKLOADS, whose open calls are ES256.
+    for all of WORKLOADS, whose open calls are ES256. `strict`: the name of another one for all of
+    them, which demands of HS256 what SoftHSM cannot give: that it is derived inside.
     """
     packaged = importlib.resources.files("capsign_cli.dev") / "policy.yaml"
     document = yaml.safe_load(packaged.read_text())
@@ -49,6 +51,10 @@ def policy(rollouts: Mapping[str, Any]) -> str:
         if grant["name"] == GRANT:
             grant["workloads"] = [spiffe_id(each) for each in WORKLOADS]
             grant["algorithms"] = ["ES256", "ML-DSA-65"]
+    (usual,) = [each for each in grants if each["name"] == GRANT]
+    if strict:
+        refused = {"name": strict, "purpose": strict, "min_custody": "hsm-derived"}
+        grants.append(copy.deepcopy(usual) | refused | {"algorithms": ["HS256"]})
     changed = {"keys": keys, "grants": grants, "rollouts": dict(rollouts)}
     return yaml.safe_dump(document | changed)
 
@@ -64,13 +70,15 @@ class Fleet:
         store: tuple[str, Path] | None = None,
         replicas: int = 2,
         older: Mapping[str, Mapping[str, str]] | None = None,
+        strict: str = "",
     ) -> None:
         """`store`: URL and password file of an empty database; otherwise it is SQLite. `older`: the
-        environments of agents of another release, by workload; the first one's is of now.
+        environments of agents of another release, by workload; the first one's is of now. `strict`:
+        as `policy` takes it.
         """
         self._older = older or {}
         document = directory.with_name("policy.yaml")
-        document.write_text(policy(rollouts))
+        document.write_text(policy(rollouts, strict))
         arguments = ["--policy", str(document)]
         if store is not None:
             arguments += ["--store", store[0], "--store-password-file", str(store[1])]

@@ -29,11 +29,14 @@ STAGES = {
     "triggers": {
         "error_rate": "10%",
         "verify_failure_rate": "10%",
-        "p99": "1s",
+        "p99": "2s",
         "min_samples": 30,
         "min_verifications": 20,
     },
 }
+STRICT = "strict"
+"""A grant under which each call is refused, for the custody of the key."""
+
 CALLS = 15
 """Of each workload: without those of any one of them there are still enough samples."""
 
@@ -43,7 +46,7 @@ Answer = capsign.Signature | capsign.CapsignError
 @pytest.fixture(scope="module")
 def fleet():
     root = Path(tempfile.mkdtemp(prefix="cs-"))
-    made = Fleet(root / "d", STAGES)
+    made = Fleet(root / "d", STAGES, strict=STRICT)
     yield made
     made.close()
     shutil.rmtree(root, ignore_errors=True)
@@ -127,7 +130,53 @@ def test_calls_that_take_long(fleet):
         pause.wait(2.5)
         all_stopped.close()
         assert len(calls.result(60)) == CALLS * len(WORKLOADS)
-    assert rolled_back(fleet).after.p99_ms > 1000
+    assert rolled_back(fleet).after.p99_ms > 2000
+
+
+def each_once_slowly(fleet: Fleet) -> None:
+    """A call at each agent that takes longer than the bound."""
+    pause = threading.Event()
+    with ThreadPoolExecutor(1) as pool, ExitStack() as all_stopped:
+        for replica in fleet.replicas:
+            all_stopped.enter_context(stopped(replica))
+        calls = pool.submit(sign, fleet, 1)
+        pause.wait(2.5)
+        all_stopped.close()
+        assert {type(answer) for answer in calls.result(60)} == {capsign.Signature}
+
+
+def test_slow_calls_below_the_minimum_at_the_bound_and_above(fleet):
+    begun(fleet)
+    each_once_slowly(fleet)
+    row = counted(fleet, lambda side: side.timed, 3)
+    assert row.stage == RolloutStage.CANARY, "so few say nothing"
+    sign(fleet, 98)
+    row = counted(fleet, lambda side: side.timed, 300)
+    assert row.stage == RolloutStage.CANARY, "one of a hundred is allowed"
+    each_once_slowly(fleet)
+    assert rolled_back(fleet).after.p99_ms > 2000
+
+
+def refuse(fleet: Fleet, count: int) -> None:
+    """So many calls at the first agent that the adapter refuses because of the key."""
+    wish = {"grant": STRICT, "protocol": WISH["protocol"], "algorithm": "HS256"}
+    with capsign.Signer(fleet.sockets[WORKLOADS[0]]) as signer:
+        for answer in signer.sign_many([b"m"] * count, **wish):
+            assert isinstance(answer, capsign.Refused)
+            assert answer.reason == "CUSTODY_TOO_WEAK"
+
+
+def test_refusals_below_the_minimum_at_the_bound_and_above(fleet):
+    """They are the adapter's own records, so it does not matter that one workload caused all."""
+    begun(fleet)
+    refuse(fleet, 10)
+    row = counted(fleet, lambda side: side.refused, 10)
+    assert row.stage == RolloutStage.CANARY, "13 calls say nothing"
+    sign(fleet, 29)
+    row = counted(fleet, lambda side: side.signed, 90)
+    assert row.stage == RolloutStage.CANARY, "a tenth is allowed"
+    refuse(fleet, 1)
+    assert rolled_back(fleet).after.refused == 11
 
 
 def test_calls_without_an_answer(fleet):

@@ -62,8 +62,8 @@ class World:
 def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent | None:
     """Returns what happens now without a person; None: nothing.
 
-    A breached trigger counts in a pause too: what is paused still signs. Where one reporter alone
-    says that it is breached, the others have until the end of the step to say otherwise. A clock
+    A breached trigger counts in a pause too: what is paused still signs. Where few reporters alone
+    say that it is breached, the others have until the end of the step to say otherwise. A clock
     that was put back makes a step wait, and never skips one.
     """
     if row.is_final:

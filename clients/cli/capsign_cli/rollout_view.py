@@ -171,7 +171,7 @@ def trigger_text(trigger: pb.RolloutTrigger) -> str:
     )
     if trigger.breached:
         return f"{text} BREACHED"
-    return f"{text} on the word of one reporter" if trigger.doubtful else text
+    return f"{text} on the word of few reporters" if trigger.doubtful else text
 
 
 def picture_of(rollout: pb.Rollout, steps: Any) -> RenderableType:

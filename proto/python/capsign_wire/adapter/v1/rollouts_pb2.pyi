@@ -118,7 +118,7 @@ class _RolloutVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollou
     ROLLOUT_VERDICT_FAILED: _RolloutVerdict.ValueType  # 2
     """A trigger is breached."""
     ROLLOUT_VERDICT_INCONCLUSIVE: _RolloutVerdict.ValueType  # 3
-    """There are too few samples, or it depends on the word of one reporter."""
+    """There are too few samples, or it depends on the word of few reporters."""
 
 class RolloutVerdict(_RolloutVerdict, metaclass=_RolloutVerdictEnumTypeWrapper):
     """What the figures of a step say."""
@@ -130,7 +130,7 @@ ROLLOUT_VERDICT_HEALTHY: RolloutVerdict.ValueType  # 1
 ROLLOUT_VERDICT_FAILED: RolloutVerdict.ValueType  # 2
 """A trigger is breached."""
 ROLLOUT_VERDICT_INCONCLUSIVE: RolloutVerdict.ValueType  # 3
-"""There are too few samples, or it depends on the word of one reporter."""
+"""There are too few samples, or it depends on the word of few reporters."""
 Global___RolloutVerdict: _TypeAlias = RolloutVerdict  # noqa: Y015
 
 @_typing.final
@@ -234,7 +234,7 @@ class RolloutTrigger(_message.Message):
     is_time: _builtins.bool
     """Whether value and bound are milliseconds."""
     doubtful: _builtins.bool
-    """Whether that depends on the word of one reporter: it pauses the rollout, or if nobody else has
+    """Whether that depends on the word of few reporters: it pauses the rollout, or if nobody else has
     reported by the end of the step it counts as breached.
     """
     def __init__(
