@@ -10,6 +10,19 @@ import msgspec
 from msgspec import Meta
 
 
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where old leaves of the log go: entries, the agents' batches and their hashes, as files. They
+    are part of the log from then on.
+    """
+
+    directory: Path
+    """A directory that all replicas have at this path, on a disk that is backed up."""
+    after_days: Annotated[int, Meta(ge=0, le=36_500)] = 90
+    """Days after which leaves move there, once a checkpoint that may be shown covers them. 0: none
+    move any more, and those that have are read.
+    """
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The evidence log."""
 
@@ -25,6 +38,7 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     responders and operators with their certificate. `everything`: all of it to anybody; entries
     name workloads. `off`: nothing.
     """
+    retention: Retention | None = None
     published_file: Path | None = None
     """Where the last checkpoint is kept that this adapter may have shown, outside the database: it
     refuses to go on from an older copy of the store. With SQLite `<database>.checkpoint` if left
@@ -36,3 +50,5 @@ def log_faults(log: LogConfig) -> Iterator[tuple[str, str]]:
     """Returns keys and sentences about what is wrong with them."""
     if log.published_file is not None and not log.published_file.is_absolute():
         yield "log.published_file", "must be an absolute path."
+    if log.retention is not None and not log.retention.directory.is_absolute():
+        yield "log.retention.directory", "must be an absolute path."

@@ -16,6 +16,7 @@ from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.reconcile import Reconciliation
+from capsign_adapter.assembly.retention import retention_ticker
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
@@ -111,6 +112,7 @@ class Replica:
             *self.identities.tickers(self.state.changes.announce),
             *periodic.health_check_tickers(config, self.state, replica_health, self._health),
             periodic.store_growth(config, self.state, metrics),
+            *retention_ticker(config, self.state, metrics),
             periodic.due_proposals(self.listeners, metrics),
             TileSummaries(self.state.store).ticker(),
             self.listeners.custody.ticker(),

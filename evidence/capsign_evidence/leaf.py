@@ -84,6 +84,8 @@ class Kind(IntEnum):
     """
     INCIDENT = 14
     """Records do not add up, or do again; `incident_leaf` has the bytes."""
+    RETIRED = 15
+    """Leaves were moved from the store to cold files; `retired_leaf` has the bytes."""
 
 
 class Act(IntEnum):

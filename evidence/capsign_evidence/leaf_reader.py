@@ -17,7 +17,7 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_evidence import drift_leaf, incident_leaf, leaf, rollout_leaf
+from capsign_evidence import drift_leaf, incident_leaf, leaf, retired_leaf, rollout_leaf
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
 from capsign_evidence.leaf import (
@@ -35,6 +35,7 @@ from capsign_evidence.leaf import (
     SecondKey,
     SigningLeaf,
 )
+from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures, VerificationsReported
 
 Member = TypeVar("Member", bound=IntEnum)
@@ -271,6 +272,7 @@ Entry = (
     | Proposal
     | Drifted
     | IncidentLeaf
+    | Retired
 )
 
 
@@ -532,4 +534,5 @@ _READERS: dict[int, Callable[[_Cursor, int], Entry]] = {
     Kind.PROPOSAL: _proposal,
     Kind.DRIFT: drift_leaf.read_drift,
     Kind.INCIDENT: incident_leaf.read_incident,
+    Kind.RETIRED: retired_leaf.read_retired,
 }

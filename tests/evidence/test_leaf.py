@@ -35,6 +35,7 @@ from capsign_evidence.leaf_reader import (
     decode,
     describe,
 )
+from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import (
     STEP_ACTS,
     RolloutStep,
@@ -111,6 +112,13 @@ small = st.integers(0, 255)
 sides = st.builds(SideFigures, *[counters] * 7)
 subjects = st.lists(names, min_size=1, max_size=3).map("/".join)
 entries = st.one_of(
+    st.builds(
+        lambda when, policy, ends, root: Retired(when, policy, ends[0], ends[1], root, ends[2]),
+        times,
+        hashes,
+        st.lists(counters, min_size=3, max_size=3, unique=True).map(sorted),
+        hashes,
+    ),
     st.builds(
         lambda spans, *fields: IncidentLeaf(*fields[:9], *spans, *fields[9:]),
         sequences,

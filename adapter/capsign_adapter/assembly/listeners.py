@@ -234,7 +234,7 @@ class Listeners:
                 answers.add,
                 LogRoutes(
                     self._state.store,
-                    self._state.store.latest_checkpoint,
+                    self._state.checkpoints.stored,
                     self._state.snapshots.policy,
                     exposure,
                 ),

@@ -21,6 +21,7 @@ from capsign_evidence.leaf_reader import (
 )
 from capsign_evidence.merkle import TILE_WIDTH
 from capsign_evidence.proofs import TreeReader
+from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_evidence.tiles import batch_file, bundle, width_at
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
@@ -273,7 +274,7 @@ def _workload_of(entry: bytes) -> str:
     if isinstance(decoded, Signed | SignedTwice | Refused | Never):
         return decoded.group.workload
     of_people = Admin | Proposal | RolloutStep | VerificationsReported | Drifted | IncidentLeaf
-    return "" if isinstance(decoded, of_people) else decoded.workload
+    return "" if isinstance(decoded, of_people | Retired) else decoded.workload
 
 
 def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:

@@ -130,6 +130,14 @@ class Checkpoints:
             return latest
         return self.signed(now_ms)
 
+    def stored(self) -> Checkpoint | None:
+        """Returns the newest stored checkpoint that may be shown, if there is one. Nothing is
+        signed for it.
+        """
+        if self._policy is not None:
+            return self._store.published_checkpoint()
+        return self._store.latest_checkpoint()
+
     def signed(self, now_ms: int) -> Checkpoint:
         """Returns a signed checkpoint that covers the tree as it is now: the last one, if the tree
         did not grow. It is durable, and may not be shown yet.

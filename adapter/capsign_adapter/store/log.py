@@ -31,6 +31,17 @@ _COVERING = (
 )
 
 
+class MovedError(Exception):
+    """Leaves that are asked for are in cold files: the store holds them from `held` on, and the
+    files have the first `size`.
+    """
+
+    def __init__(self, held: int, size: int) -> None:
+        self.held = held
+        self.size = size
+        super().__init__(f"the store holds leaves from {held} on")
+
+
 def sequence(
     tx: Transaction,
     head: Head,
@@ -97,9 +108,9 @@ def read_hashes(tx: Reader, level: int, first: int, count: int) -> list[bytes]:
         )
         return [bytes(row[0]) for row in rows]
     hashes: list[bytes] = []
-    for start, leaf_count, blob in tx.all(
-        f"SELECT first_index, leaf_count, hashes {_COVERING}", first, first + count
-    ):
+    rows = tx.all(f"SELECT first_index, leaf_count, hashes {_COVERING}", first, first + count)
+    _demand_held(tx, rows, first)
+    for start, leaf_count, blob in rows:
         low, high = max(first - start, 0), min(first + count - start, leaf_count)
         hashes.extend(
             bytes(blob[at : at + HASH_LEN])
@@ -113,9 +124,9 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
     entries: list[bytes] = []
     if count <= 0:
         return entries
-    for start, _, blob in tx.all(
-        f"SELECT first_index, leaf_count, entries {_COVERING}", first, first + count
-    ):
+    rows = tx.all(f"SELECT first_index, leaf_count, entries {_COVERING}", first, first + count)
+    _demand_held(tx, rows, first)
+    for start, _, blob in rows:
         index, at, data = start, 0, bytes(blob)
         while at < len(data) and index < first + count:
             end = at + 2 + _LENGTH.unpack_from(data, at)[0]
@@ -123,6 +134,23 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
                 entries.append(data[at + 2 : end])
             index, at = index + 1, end
     return entries
+
+
+def _demand_held(tx: Reader, rows: Sequence[Row], first: int) -> None:
+    """Raise MovedError if leaf `first` is in cold files. In a log that has it nothing more is read,
+    unless it ends before.
+    """
+    if rows and rows[0][0] <= first:
+        return
+    held = tx.one("SELECT MIN(first_index) FROM log_segments")
+    if held is None or held[0] is None or first >= held[0]:
+        return
+    moved = tx.one("SELECT size FROM log_cold WHERE id = 1")
+    if moved is None or not moved[0]:
+        raise StoreDamagedError(
+            f"Leaf {first} is missing from the log. Stop every replica; restore a backup."
+        )
+    raise MovedError(int(held[0]), int(moved[0]))
 
 
 def check_tail(tx: Reader, head: Head) -> None:

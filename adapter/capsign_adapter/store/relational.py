@@ -37,6 +37,7 @@ from capsign_adapter.store.interfaces.policies import MAX_LISTED
 from capsign_adapter.store.relational_control import RelationalControl
 from capsign_adapter.store.relational_drift import RelationalDrift
 from capsign_adapter.store.relational_erasures import RelationalErasures
+from capsign_adapter.store.relational_evidence import RelationalEvidence
 from capsign_adapter.store.relational_key_readers import RelationalKeyReaders
 from capsign_adapter.store.relational_keys import RelationalKeys
 from capsign_adapter.store.relational_proposals import RelationalProposals
@@ -56,6 +57,7 @@ class RelationalStore(
     RelationalControl[Connection],
     RelationalDrift[Connection],
     RelationalErasures[Connection],
+    RelationalEvidence[Connection],
     RelationalKeys[Connection],
     RelationalKeyReaders[Connection],
     RelationalProposals[Connection],
@@ -225,17 +227,6 @@ class RelationalStore(
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
         number = self.workload_id(draft.workload)
         return self._together(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
-
-    def audit_batches(
-        self, workload: str = "", first_leaf: int = 0, limit: int = 256
-    ) -> list[tuple[int, str, bytes]]:
-        return self.read(lambda tx: audit.batches(tx, workload, first_leaf, limit))
-
-    def hashes(self, level: int, first: int, count: int) -> list[bytes]:
-        return self.read(lambda tx: log.read_hashes(tx, level, first, count))
-
-    def entries(self, first: int, count: int) -> list[bytes]:
-        return self.read(lambda tx: log.read_entries(tx, first, count))
 
     def summarised_tiles(self) -> int:
         return self.read(summaries.tiles)

@@ -359,6 +359,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             )""",
         ),
     ),
+    Migration(
+        16,
+        "leaves in cold files",
+        (
+            "CREATE TABLE log_cold (id {int} PRIMARY KEY CHECK (id = 1), size {int} NOT NULL)",
+            "INSERT INTO log_cold (id, size) VALUES (1, 0)",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

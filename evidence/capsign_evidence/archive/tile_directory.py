@@ -30,12 +30,18 @@ class DirectoryArchive:
     the directory holds no log.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, size: int | None = None) -> None:
+        """`size`: how many leaves there are, where that is known otherwise."""
         self._files = TileFiles(directory)
+        self._size = size
         self._last: tuple[str, list[bytes]] = ("", [])
         """The bundle that was read last, by its path."""
         self._full = 0
-        if self.checkpoint() is None and not (directory / "tile" / "entries").is_dir():
+        if (
+            size is None
+            and self.checkpoint() is None
+            and not (directory / "tile" / "entries").is_dir()
+        ):
             raise ArchiveError(
                 f"{directory} holds no log as files.",
                 "Name the directory that `capsign log export` wrote, or one with cold files.",
@@ -52,6 +58,8 @@ class DirectoryArchive:
 
     @property
     def size(self) -> int:
+        if self._size is not None:
+            return self._size
         if self.checkpoint() is not None:
             try:
                 return copied_size(self._files)

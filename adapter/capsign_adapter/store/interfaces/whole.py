@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from capsign_adapter.store.interfaces.authorities import Authorities
+from capsign_adapter.store.interfaces.cold import ColdLeaves
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.database import Database
 from capsign_adapter.store.interfaces.drift import Drift, KeyUses
@@ -38,6 +39,7 @@ class Store(
     ReconciliationStore,
     EvidenceLog,
     AuditBatches,
+    ColdLeaves,
     Summaries,
     Database,
     Protocol,

@@ -1,0 +1,239 @@
+"""Leaves that move to cold files, on every store: nothing is lost or half at any step, and all that
+read the log read them as before.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+
+import pytest
+from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.sign.log_files import LogStore, log_file
+from capsign_adapter.sign.retention import Retention
+from capsign_adapter.store.errors import AuditOutOfOrderError
+from capsign_evidence.archive import ArchiveError, open_archive
+from capsign_evidence.leaf_reader import decode
+from capsign_evidence.merkle import leaf_hash
+from capsign_evidence.proofs import TreeReader, verify_consistency, verify_inclusion
+from capsign_evidence.retired_leaf import Retired
+from capsign_evidence.tiles import FileKind, TileName
+from capsign_wire.failures import FailureError
+from capsign_wire.types.v1 import failures_pb2 as reasons
+from support.drafts import APP, NOW, OTHER_APP, audit, draft, logged
+from support.interposed import Interposed
+
+DAY = 24 * 3_600_000
+KEEP = 90 * DAY
+
+
+def filled(store, *segments: int) -> None:
+    """Segments with an agent's batch after each."""
+    for number, count in enumerate(segments):
+        store.commit(store.control().revocation_epoch, [draft() for _ in range(count)], NOW)
+        store.submit_audit(logged(audit(workload=(APP, OTHER_APP)[number % 2])), NOW)
+
+
+class Rig:
+    """A store, its cold directory, and a clock."""
+
+    def __init__(self, store, directory) -> None:
+        self.store: LogStore = store
+        self.directory = directory
+        self.covered = 1 << 62
+        self.now_ms = NOW + KEEP
+
+    def retention(self, store=None, keep_ms: int = KEEP) -> Retention:
+        return Retention(
+            self.store if store is None else store,
+            self.directory,
+            keep_ms,
+            self.shown,
+            lambda: bytes(32),
+            lambda: self.now_ms,
+        )
+
+    def shown(self) -> Checkpoint:
+        size = min(self.covered, self.store.control().tree_size)
+        return Checkpoint(size, bytes(32), b"", self.now_ms)
+
+    def everything(self, size: int):
+        """What the log's readers see of the first `size` leaves."""
+        every: list[tuple[int, str, bytes]] = []
+        while more := self.store.audit_batches(first_leaf=every[-1][0] + 1 if every else 0):
+            every += [one for one in more if one[0] < size]
+            if len(more) < 256:
+                break
+        return (
+            self.store.entries(0, size),
+            self.store.hashes(0, 0, size),
+            self.store.hashes(1, 0, size // 256),
+            every,
+        )
+
+
+@pytest.fixture
+def rig(store, tmp_path):
+    filled(store, 3, 300, 700, 40, 500)
+    return Rig(store, tmp_path / "cold")
+
+
+def moved_all(retention: Retention) -> None:
+    while retention.step():
+        pass
+
+
+def test_what_has_moved_is_read_as_before(rig, place):
+    store = rig.store
+    size = store.control().tree_size
+    before = rig.everything(size)
+    retention = rig.retention()
+    moved_all(retention)
+    assert retention.moved == size // 256 * 256
+    assert rig.everything(size) == before
+    for first, count in ((0, 1), (255, 2), (retention.moved - 1, 5), (5, 0), (size + 5, 3)):
+        assert (
+            store.entries(first, count)
+            == (before[0] + store.entries(size, 9))[first : first + count]
+        )
+    assert (
+        store.audit_batches(OTHER_APP, 0, 1)
+        == [one for one in before[3] if one[1] == OTHER_APP][:1]
+    )
+    with pytest.raises(ArchiveError), open_archive(place.url, place.password_file) as alone:
+        list(alone.entries(0, size))
+    together = f"{place.url},{rig.directory}"
+    with open_archive(together, place.password_file) as archive:
+        assert list(archive.entries(0, size)) == before[0]
+        assert list(archive.batches(0)) == before[3]
+        assert archive.hashes(0, 0, size) == before[1]
+    body = log_file(store, FileKind.BATCHES, TileName(0, 1), 1 << 20)
+    assert before[3][1][2] in body
+
+
+def test_the_log_says_what_was_moved_and_proves_it_still(rig):
+    store = rig.store
+    size = store.control().tree_size
+    root = TreeReader(store.hashes, size).root()
+    retention = rig.retention()
+    assert retention.step()
+    moved = decode(store.entries(store.control().tree_size - 1, 1)[0])
+    assert isinstance(moved, Retired)
+    assert (moved.first, moved.end, moved.covered) == (0, 1024, size)
+    now = store.control().tree_size
+    tree = TreeReader(store.hashes, now)
+    verify_consistency(moved.end, moved.root, now, tree.root(), tree.consistency(moved.end))
+    verify_consistency(size, root, now, tree.root(), tree.consistency(size))
+    entry = leaf_hash(store.entries(7, 1)[0])
+    verify_inclusion(7, now, entry, tree.inclusion(7), tree.root())
+
+
+def test_nothing_leaves_early_or_uncovered(rig):
+    rig.covered = 511
+    retention = rig.retention()
+    assert retention.step()
+    assert not retention.step()
+    assert retention.moved == 256
+    rig.covered = 1 << 62
+    rig.now_ms = NOW + KEEP - 1
+    assert not retention.step()
+    assert not rig.retention(keep_ms=0).step()
+    assert rig.store.moved_leaves() == 256
+
+
+class FailsAt(Interposed):
+    """A store of which one call fails, before it happened or after."""
+
+    def __init__(self, part, call: int, *, happened: bool) -> None:
+        super().__init__(part)
+        self.calls, self.at, self.happened = 0, call, happened
+
+    def __getattr__(self, name):
+        real = super().__getattr__(name)
+        if name not in {"entries", "hashes", "audit_batches", "retire", "moved_leaves"}:
+            return real
+
+        def called(*arguments, **named):
+            self.calls += 1
+            if self.calls != self.at:
+                return real(*arguments, **named)
+            if self.happened:
+                real(*arguments, **named)
+            raise KeyboardInterrupt
+
+        return called
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_whatever_it_dies_in_nothing_is_lost_or_half(rig, happened):
+    """It dies in each of its calls in turn, and another process goes on from what is there."""
+    size = rig.store.control().tree_size
+    before = rig.everything(size)
+    for call in range(2, 40):
+        dying = FailsAt(rig.store, call, happened=happened)
+        with suppress(KeyboardInterrupt):
+            rig.retention(dying).step()
+        rig.store.use_cold_files(rig.directory)
+        assert rig.everything(size) == before
+    moved_all(rig.retention())
+    assert rig.everything(size) == before
+    assert rig.store.moved_leaves() >= size // 256 * 256
+
+
+def test_two_replicas_move_it_once(rig):
+    first, second = rig.retention(), rig.retention()
+    size = rig.store.control().tree_size
+    assert first.step()
+    assert rig.store.retire(0, 256, b"leaf", NOW) is None
+    assert rig.store.control().tree_size == size + 1
+    moved_all(second)
+    assert first.step() is False
+    assert first.moved == second.moved
+
+
+def test_files_that_are_another_logs_keep_the_store_as_it_is(rig):
+    path = rig.directory / "tile" / "entries" / "000"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\0\1x" * 256)
+    size = rig.store.control().tree_size
+    with pytest.raises(FailureError) as refused:
+        rig.retention().step()
+    assert refused.value.reason == reasons.REASON_INTERNAL
+    assert rig.store.moved_leaves() == 0
+    assert rig.store.control().tree_size == size
+    assert len(rig.store.entries(0, size)) == size
+
+
+def test_a_directory_that_is_not_there_is_told(rig):
+    retention = rig.retention()
+    retention.step()
+    shutil.rmtree(rig.directory)
+    with pytest.raises(FailureError) as missing:
+        rig.store.entries(0, 1)
+    assert missing.value.reason == reasons.REASON_COLD_FILES_MISSING
+    with pytest.raises(FailureError, match="1024 leaves"):
+        rig.retention().demand_files()
+    assert rig.store.entries(1100, 2), "what the store has is read without them"
+
+
+def test_a_batch_that_moved_is_not_taken_again(rig):
+    first = logged(audit())
+    rig.store.submit_audit(first, NOW)
+    filled(rig.store, 300)
+    moved_all(rig.retention())
+    with pytest.raises(AuditOutOfOrderError) as refused:
+        rig.store.submit_audit(first, NOW)
+    assert refused.value.accepted_through == first.last_sequence
+
+
+def test_the_store_opens_with_what_is_left(rig, place):
+    moved_all(rig.retention())
+    size = rig.store.control().tree_size
+    again = place.open()
+    try:
+        assert again.control().tree_size == size
+        assert again.moved_leaves() == size // 256 * 256 or again.moved_leaves() > 0
+        with pytest.raises(FailureError):
+            again.entries(0, 1)
+    finally:
+        again.close()
