@@ -18,6 +18,7 @@ from capsign_injector import settings
 from capsign_injector.inject import inject
 from support import chart
 from support.ca import Authority
+from support.fake_log import FakeLog
 
 POD = {
     "apiVersion": "v1",
@@ -103,6 +104,15 @@ def test_what_is_missing_for_an_adapter_elsewhere_is_named(
         chart.objects({"adapter": {"enabled": False}, "agent": agent})
     with pytest.raises(helm_python.HelmError, match="publishes its own"):
         chart.objects({"agent": {"trustBundle": PEM}})
+
+
+def test_agents_demand_the_key_of_the_log_that_the_values_name() -> None:
+    """A new pod remembers nothing: without it, it believes the first log that it is shown."""
+    key = FakeLog().key.text()
+    _, _, agent = injected({"agent": {"adapter": {"logKey": key}}})
+    assert agent.log.key == key
+    with pytest.raises(helm_python.HelmError, match="logKey"):
+        chart.objects({"agent": {"adapter": {"logKey": key[:-1]}}})
 
 
 @pytest.mark.parametrize("values", [SPIRE, CERT_MANAGER], ids=["SPIRE", "cert-manager"])

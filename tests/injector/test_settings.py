@@ -28,6 +28,7 @@ def test_an_empty_file_is_the_defaults():
         ("adapter: {targets: []}", "adapter.targets", "length"),
         ("adapter: {targets: [adapter]}", "adapter.targets[0]", "host:port"),
         ("adapter: {enrolment_targets: ['a:1', 'b']}", "adapter.enrolment_targets[1]", "host:port"),
+        ("adapter: {log_key: key}", "adapter.log_key", "name+id+key"),
         ("adapter: {server_name: A_B}", "adapter.server_name", "DNS"),
         ("profiles: {}", "profiles", "length"),
         ("profiles: {payments: {}}", "profiles", "must have a profile `default`"),

@@ -50,6 +50,7 @@ def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_p
             for one in sockets
         ),
         _table("journal", dir=f"{STATE}/journal", max_bytes=settings.journal_max_bytes),
+        *([_table("log", key=settings.adapter.log_key)] if settings.adapter.log_key else []),
         _table("health", path=f"{STATE}/health.sock"),
         _table("telemetry", log_level=log_level),
     ]

@@ -27,6 +27,7 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _RATIO = re.compile(r"0(\.[0-9]{1,12})?|1(\.0{1,12})?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_LOG_KEY = re.compile(r"[^+\s\x00-\x1f]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}")
 _AUDIENCE = re.compile(r"[!-~]{1,253}")
 
 
@@ -54,6 +55,8 @@ def _form_faults(given: Settings) -> Iterator[Fault]:
         yield "audience", "must be 1 to 253 printable ASCII characters without spaces."
     if not DNS_NAME.fullmatch(given.adapter.server_name):
         yield "adapter.server_name", "must be a DNS name in lower case."
+    if given.adapter.log_key and not _LOG_KEY.fullmatch(given.adapter.log_key):
+        yield "adapter.log_key", "must be a verifier key, name+id+key, as `capsign log verify` has."
 
 
 def _target_faults(adapter: Adapter) -> Iterator[Fault]:

@@ -126,6 +126,10 @@ class Adapter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """host:port of the listener where a token becomes a certificate."""
     server_name: str = "capsign-adapter.capsign-system.svc"
     """DNS name that the adapter's certificate carries."""
+    log_key: str = ""
+    """The verifier key of its evidence log; empty: each agent keeps the first one that it is
+    shown.
+    """
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
