@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +49,9 @@ class Deployment:
     @cached_property
     def description(self) -> dict[str, Any]:
         """What `capsign dev up -o json` printed."""
+        return self._dev_up()
+
+    def _dev_up(self) -> dict[str, Any]:
         command = [sys.executable, "-m", "capsign_cli", "dev", "up", "--dir", str(self._directory)]
         policy = ["--policy", str(self._policy)] if self._policy is not None else []
         done = subprocess.run(
@@ -60,6 +63,20 @@ class Deployment:
         self._up = True
         described: dict[str, Any] = json.loads(done.stdout)
         return described
+
+    def restart_with(self, settings: Mapping[str, str]) -> None:
+        """Start its processes again, one after the other, with this text after the settings of the
+        `agent` and of each `adapter`.
+        """
+        about = self.description
+        for kind, one in [("agent", about["agent"]), *(("adapter", a) for a in about["adapters"])]:
+            with Path(one["config"]).open("a") as config:
+                config.write(settings[kind])
+            process = psutil.Process(one["pid"])
+            process.terminate()
+            process.wait(30)
+            # starts what does not run, and leaves the settings as they are: something else runs
+            self.description = self._dev_up()
 
     @property
     def socket(self) -> str:
