@@ -59,6 +59,7 @@ test-system: venv system-packages ## Real processes, sockets, tokens, databases 
 .PHONY: test-long
 test-long: venv system-packages ## What is repeated, as often as a night allows
 	CAPSIGN_I6_ROUNDS=1000 $(BIN)/python -m pytest -q --timeout=3600 tests/contract/test_i6_versions.py
+	CAPSIGN_OVERLOAD_SIGNATURES=100000 $(BIN)/python -m pytest -q --timeout=3600 tests/system/test_overload.py
 
 .PHONY: test-kube
 test-kube: venv kube-packages images cluster ## A real Kubernetes: node, images, chart, pods

@@ -35,6 +35,7 @@ from capsign_agent.handles.watch import Watch
 from capsign_agent.identity.configured_source import source_of
 from capsign_agent.identity.events import IdentityEvents
 from capsign_agent.journal import records
+from capsign_agent.journal.directory import JournalGoneError
 from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.reporter import Reporter
 from capsign_agent.sign.exchange import Exchange
@@ -282,7 +283,7 @@ class Agent:
         with contextlib.suppress(FailureError):
             self.journal.append(records.closed())
         flushed = False
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, JournalGoneError):
             flushed = await asyncio.wait_for(self._reporter.flush(), max(0.1, until - loop.time()))
         self.journal.close()
         await self.connections.current.close()

@@ -17,8 +17,9 @@ class BlackHole:
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)
         self._target = (host, int(port))
-        self._open = threading.Event()
+        self._open, self._heard = threading.Event(), threading.Event()
         self._open.set()
+        self._heard.set()
         self.swallowed = 0
         """Connections that came while it swallowed."""
         self._connections: list[socket.socket] = []
@@ -29,8 +30,13 @@ class BlackHole:
     def swallow(self) -> None:
         self._open.clear()
 
+    def swallow_answers(self) -> None:
+        """As a partition in one direction: what clients send arrives, what servers say does not."""
+        self._heard.clear()
+
     def heal(self) -> None:
         self._open.set()
+        self._heard.set()
 
     def close(self) -> None:
         self.heal()
@@ -54,13 +60,14 @@ class BlackHole:
             client.close()
             return
         self._connections += [client, server]
-        for one, other in ((client, server), (server, client)):
-            threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+        for one, other, door in ((client, server, self._open), (server, client, self._heard)):
+            threading.Thread(target=self._pass, args=(one, other, door), daemon=True).start()
 
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+    def _pass(self, one: socket.socket, other: socket.socket, door: threading.Event) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
                 self._open.wait()
+                door.wait()
                 other.sendall(data)
         for each in (one, other):
             with suppress(OSError):

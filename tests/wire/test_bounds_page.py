@@ -71,6 +71,10 @@ SETTINGS: dict[str, Any] = {"Adapter": AdapterConfig, "Agent": AgentConfig}
 PACKAGES = {"Adapter": "capsign_adapter", "Agent": "capsign_agent", "Injector": "capsign_injector"}
 
 
+HEADS = ("|---", "| RPC or listener", "| what is behind")
+"""How lines of a table begin that are no rows."""
+
+
 class Row(NamedTuple):
     """A row of the page, and the process and line that it is about."""
 
@@ -88,7 +92,7 @@ def rows() -> list[Row]:
     for number, line in enumerate(PAGE.read_text().splitlines(), 1):
         if line.startswith("## "):
             process = line.removeprefix("## ")
-        elif line.startswith("|") and not line.startswith(("|---", "| RPC or listener")):
+        elif line.startswith("|") and not line.startswith(HEADS):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             assert len(cells) == 6, f"line {number} has {len(cells)} cells"
             found.append(Row(process, number, cells[0], cells[3], cells[4], cells[5]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capsign_agent.journal import frames
-from capsign_agent.journal.directory import damaged
+from capsign_agent.journal.directory import JournalGoneError, damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,12 @@ class Segment:
 
     def batch(self) -> bytes:
         """The bytes that are sent, always the same. Raises JournalError if the file has changed
-        since it was sealed.
+        since it was sealed, JournalGoneError if it is not there.
         """
-        found = frames.read(self.path)
+        try:
+            found = frames.read(self.path)
+        except FileNotFoundError:
+            raise JournalGoneError(f"Somebody has removed {self.path}.") from None
         if not found.whole:
             raise damaged(self.path)
         return b"".join(found.payloads)

@@ -18,6 +18,10 @@ class JournalError(Exception):
     """The journal cannot be used. The text names the path and the fix."""
 
 
+class JournalGoneError(JournalError):
+    """A segment that was written is not there any more: its records are lost."""
+
+
 def look_at(directory: Path) -> None:
     """Check whether a journal could be kept here, without changing anything. Raises
     JournalError.

@@ -24,7 +24,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.journal import records
 from capsign_agent.journal.backlog import Segment
-from capsign_agent.journal.directory import JournalError
+from capsign_agent.journal.directory import JournalError, JournalGoneError
 from capsign_agent.journal.journal import Journal
 from capsign_agent.retry_delay import retry_delay_s
 
@@ -78,7 +78,8 @@ class Reporter:
 
     async def deliver(self) -> bool:
         """Send what is sealed, oldest first; returns False if the adapter could not take all
-        of it.
+        of it. Raises JournalGoneError if records are lost: the agent must end, and begin another
+        life that says so.
         """
         for segment in self._journal.sealed():
             if self._aside.get(segment.boot, 0.0) > self._clock():
@@ -90,6 +91,8 @@ class Reporter:
                 if error.outcome != failures_pb2.OUTCOME_REFUSED:
                     return False
                 self._set_aside(segment, error.row.name)
+            except JournalGoneError:
+                raise
             except JournalError:
                 self._set_aside(segment, "DAMAGED")
         return True
