@@ -34,6 +34,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "close",
         "Close an incident that was looked into; the log keeps it.",
     ),
+    "export": (
+        "capsign_cli.audit.export",
+        "export",
+        "Everything for a SIEM, a collector or analysts: OCSF, OTLP, Parquet.",
+    ),
     "prove": (
         "capsign_cli.audit.prove",
         "prove",

@@ -1,0 +1,217 @@
+"""`capsign audit export`: evidence for a SIEM, a collector or analysts, at least once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import click
+
+from capsign_cli import output
+from capsign_cli.audit import conditions, place
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from capsign_evidence.archive import Archive
+
+    from capsign_cli.audit.export_sinks import Sink
+
+FORMATS = ("ocsf-jsonl", "ocsf-otlp", "parquet", "jsonl")
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+HEADERS = ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+
+
+@click.command()
+@place.options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="OCSF as JSON lines or over OTLP, Parquet files, or events as `query -o json` has them.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="File for JSON lines (default: standard output), directory for Parquet.",
+)
+@click.option(
+    "--endpoint",
+    envvar=ENDPOINTS,
+    help="For OTLP: http://HOST:PORT or https://HOST:PORT.  [env: OTEL_EXPORTER_OTLP_ENDPOINT]",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(("grpc", "http/protobuf")),
+    default="grpc",
+    show_default=True,
+    envvar="OTEL_EXPORTER_OTLP_PROTOCOL",
+    help="For OTLP.",
+)
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Certificates that a receiver over TLS must have one of.",
+)
+@click.option(
+    "--cursor",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that keeps how far it has come; the same command goes on from there.",
+)
+@click.option("--origin", help="The log's name, where no checkpoint says it.")
+@click.option("--follow", is_flag=True, help="Go on as the log grows, until it is ended.")
+@click.option(
+    "--poll", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Seconds."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=30.0,
+    show_default=True,
+    help="Seconds that one attempt at a receiver may take.",
+)
+@click.option(
+    "--give-up",
+    type=click.FloatRange(0, 86_400),
+    default=300.0,
+    show_default=True,
+    help="Seconds after which a receiver that takes nothing ends the export; not with --follow.",
+)
+@conditions.options
+@output.option
+def export(place: str, password_file: Path | None, form: str, follow: bool, **options: Any) -> None:
+    """Write what happened, for others to keep: every event, none sampled, at least once.
+
+    ARCHIVE is as for `capsign audit query`, and so are the conditions. Each event has an id that
+    stays the same (`metadata.uid`, `log.record.uid`, `uid`), so that a receiver can drop what it
+    has. The cursor is written only after the sink took what is before it: an export that was ended
+    at any moment goes on without a gap.
+    """
+    from capsign_cli.audit.export_cursor import CursorFile
+    from capsign_cli.audit.export_run import Export, Patience
+
+    selection = conditions.selection(options)
+    with _opened(place, password_file) as archive, output.progress() as say:
+        origin = _origin(archive, options["origin"])
+        file = CursorFile(options["cursor"])
+        cursor = file.read(origin, _purpose(form, options))
+        patience = Patience(options["poll"], None if follow else options["give_up"])
+        sink = _sink(form, origin, options)
+        run = Export(archive, selection, sink, file, cursor, patience, say)
+        try:
+            run.check()
+            if follow:
+                signal.signal(signal.SIGTERM, _end)
+                run.follow()
+            run.once()
+        finally:
+            sink.close()
+    if options["to"] is not None or form == "ocsf-otlp":
+        values = {"events": run.cursor.events, "leaf": run.cursor.leaf, "origin": origin}
+        output.line(
+            values, f"Exported {run.cursor.events:,} events, up to leaf {run.cursor.leaf:,}."
+        )
+
+
+_opened = place.opened
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends as Ctrl-C does: the cursor stands where the sink took it."""
+    raise KeyboardInterrupt
+
+
+def _origin(archive: Archive, given: str | None) -> str:
+    origin = given or archive.origin
+    if not origin:
+        text = "The archive has no checkpoint, which would say the log's name."
+        raise CliError(UNAVAILABLE, "NO_CHECKPOINT", text, "Give the name: --origin NAME.")
+    return origin
+
+
+def _purpose(form: str, options: Mapping[str, Any]) -> str:
+    """What is exported to where, in one line: a cursor is good for this alone."""
+    given = {
+        name: value
+        for name, value in sorted(options.items())
+        if value not in (None, False, (), "") and name not in _NO_PURPOSE
+    }
+    words = [form, *(f"{name}={_word(value)}" for name, value in given.items())]
+    return " ".join(words)
+
+
+_NO_PURPOSE = frozenset(
+    {"cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since"}
+)
+"""What may be another the next time: where it began is behind the cursor then."""
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_word, value))
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _sink(form: str, origin: str, options: Mapping[str, Any]) -> Sink:
+    from capsign_evidence.archive.events import described
+
+    from capsign_cli.audit.export_ocsf import ocsf, uid_of
+    from capsign_cli.audit.export_sinks import LinesSink
+
+    to: Path | None = options["to"]
+    match form:
+        case "ocsf-jsonl":
+            return LinesSink(to, lambda event: ocsf(origin, event))
+        case "jsonl":
+            return LinesSink(to, lambda event: {"uid": uid_of(origin, event), **described(event)})
+        case "parquet":
+            return _parquet(to, origin)
+    return _otlp(origin, options)
+
+
+def _parquet(to: Path | None, origin: str) -> Sink:
+    if to is None:
+        raise CliError(USAGE, "NO_PLACE", "Parquet goes into a directory.", "Give --to DIR.")
+    from capsign_cli.audit.export_parquet import ParquetSink
+
+    try:
+        return ParquetSink(to, origin)
+    except ModuleNotFoundError:
+        raise _missing("duckdb", "analytics") from None
+
+
+def _otlp(origin: str, options: Mapping[str, Any]) -> Sink:
+    endpoint: str | None = options["endpoint"]
+    if not endpoint:
+        text = "Which receiver of OTLP?"
+        raise CliError(USAGE, "NO_PLACE", text, f"Give --endpoint, or {ENDPOINTS[1]}.")
+    try:
+        from capsign_cli.audit.export_otlp import Endpoint, GrpcTransport, HttpTransport, OtlpSink
+    except ModuleNotFoundError:
+        raise _missing("opentelemetry-proto", "otlp") from None
+    from capsign_cli.audit.export_ocsf import ocsf
+
+    to = Endpoint(endpoint, options["timeout"], options["ca"], _headers())
+    kinds = {"grpc": GrpcTransport, "http/protobuf": HttpTransport}
+    return OtlpSink(kinds[options["protocol"]](to), lambda event: ocsf(origin, event), origin)
+
+
+def _headers() -> dict[str, str]:
+    """What OTEL_EXPORTER_OTLP_HEADERS says, as OpenTelemetry writes it: secrets are not arguments,
+    which everybody on a machine can read.
+    """
+    text = next((os.environ[name] for name in HEADERS if os.environ.get(name)), "")
+    pairs = (one.partition("=") for one in text.split(",") if "=" in one)
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def _missing(library: str, extra: str) -> CliError:
+    text = f"This needs {library}, which is not installed."
+    return CliError(USAGE, "NOT_INSTALLED", text, f"Run: pip install 'capsign-cli[{extra}]'")

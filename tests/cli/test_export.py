@@ -1,0 +1,327 @@
+"""`capsign audit export`: what goes in comes out, at least once, wherever it is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count
+
+import duckdb
+import grpc
+import pytest
+from capsign_cli import __main__ as cli
+from capsign_cli import output
+from capsign_cli.audit.export_cursor import Cursor, CursorFile
+from capsign_cli.audit.export_ocsf import uid_of
+from capsign_cli.audit.export_parquet import COLUMNS
+from capsign_cli.audit.export_run import Export, Patience
+from capsign_cli.audit.export_sinks import SinkBusyError
+from capsign_cli.failures import CliError
+from capsign_evidence.archive import open_archive
+from capsign_evidence.archive.reading import events
+from capsign_evidence.archive.selection import Selection
+from hypothesis import given
+from hypothesis import strategies as st
+from support.adapter_rig import AdapterRig, now_ms
+from support.evidence_at_rest import APP, MemoryArchive, batch, record, refused, signed
+from support.otlp_logs import grpc_receiver, http_receiver
+
+ORIGIN = "capsign.test/log"
+EVERYTHING = Selection()
+
+
+@pytest.fixture(autouse=True)
+def _tables_again():
+    yield
+    output.start([])
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = AdapterRig(tmp_path / "store")
+    made.sign(*(b"message %d" % number for number in range(60)))
+    made.checkpoints.current(now_ms())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(rig):
+    return str(rig.url).removeprefix("sqlite://")
+
+
+@pytest.fixture
+def run(place, capfd):
+    def command(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["audit", "export", place, *map(str, arguments)])
+        out = capfd.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return command
+
+
+def expected(place):
+    """The ids of everything that the command exports if nobody selects."""
+    with open_archive(place) as archive:
+        return [uid_of(ORIGIN, one) for one in events(archive) if one.what != "agent-batch"]
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def reason(err):
+    return json.loads(err.strip().splitlines()[-1])["error"]["reason"]
+
+
+def test_everything_is_a_line_on_standard_output(run, place):
+    code, out, _ = run()
+    assert code == 0
+    assert [one["metadata"]["uid"] for one in lines(out)] == expected(place)
+    code, out, _ = run("--format", "jsonl", "--what", "signed")
+    assert code == 0
+    assert {one["what"] for one in lines(out)} == {"signed"}
+    assert len(lines(out)) == 60
+
+
+def test_the_same_command_goes_on_where_the_last_one_ended(run, place, rig, tmp_path):
+    to, cursor = tmp_path / "events.jsonl", tmp_path / "cursor"
+    assert run("--to", to, "--cursor", cursor)[0] == 0
+    assert run("--to", to, "--cursor", cursor)[0] == 0
+    assert [one["metadata"]["uid"] for one in lines(to.read_text())] == expected(place)
+    rig.sign(b"one more")
+    assert run("--to", to, "--cursor", cursor)[0] == 0
+    assert [one["metadata"]["uid"] for one in lines(to.read_text())] == expected(place)
+    assert json.loads(cursor.read_text())["leaf"] == rig.store.control().tree_size
+    assert to.stat().st_mode & 0o077 == 0
+
+
+def test_a_line_that_was_cut_off_is_taken_away(run, place, tmp_path):
+    to = tmp_path / "events.jsonl"
+    to.write_text('{"whole": 1}\n{"torn": ' + "x" * 100_000)
+    assert run("--to", to)[0] == 0
+    found = lines(to.read_text())
+    assert found[0] == {"whole": 1}
+    assert len(found) == 1 + len(expected(place))
+
+
+def test_a_cursor_is_good_for_one_export_of_one_log(run, rig, tmp_path):
+    to, cursor = tmp_path / "events.jsonl", tmp_path / "cursor"
+    run("--to", to, "--cursor", cursor)
+    code, _, err = run("--to", to, "--cursor", cursor, "--format", "jsonl", "-o", "json")
+    assert (code, reason(err)) == (2, "OTHER_CURSOR")
+    code, _, err = run("--to", to, "--cursor", cursor, "--origin", "another", "-o", "json")
+    assert (code, reason(err)) == (2, "OTHER_CURSOR")
+    held = json.loads(cursor.read_text())
+    for change, told in (({"leaf": 5000}, "ROLLED_BACK"), ({"last_hash": "00"}, "REWRITTEN")):
+        cursor.write_text(json.dumps(held | change))
+        code, _, err = run("--to", to, "--cursor", cursor, "-o", "json")
+        assert (code, reason(err)) == (1, told)
+
+
+@pytest.mark.parametrize("receiver", [grpc_receiver, http_receiver])
+def test_a_receiver_of_otlp_has_every_event(run, place, receiver, monkeypatch, tmp_path):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
+    protocol = "grpc" if receiver is grpc_receiver else "http/protobuf"
+    cursor = tmp_path / "cursor"
+    with receiver() as (endpoint, received):
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--protocol", protocol)
+        assert run(*options, "--cursor", cursor)[0] == 0
+        assert received.uids() == expected(place)
+        sent = {name.lower(): value for name, value in received.headers[0].items()}
+        assert sent["authorization"] == "Bearer abc"
+        body = received.records[-1].body.kvlist_value.values
+        assert {"class_uid", "metadata", "unmapped"} <= {one.key for one in body}
+        assert run(*options, "--cursor", cursor)[0] == 0
+        assert received.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("receiver", "busy", "never"),
+    [
+        (grpc_receiver, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED),
+        (http_receiver, 503, 401),
+    ],
+)
+def test_a_busy_receiver_is_asked_again_and_one_that_refuses_is_not(
+    run, place, receiver, busy, never, tmp_path
+):
+    protocol = "grpc" if receiver is grpc_receiver else "http/protobuf"
+    cursor = tmp_path / "cursor"
+    with receiver() as (endpoint, received):
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--protocol", protocol)
+        options += ("--cursor", cursor, "-o", "json")
+        received.answer = lambda _: never
+        code, _, err = run(*options)
+        assert (code, reason(err), received.requests) == (1, "SINK_REFUSED", 1)
+        assert not cursor.exists()
+        received.answer = lambda number: busy if number == 1 else None
+        assert run(*options)[0] == 0
+        assert received.uids() == expected(place)
+
+
+def test_records_that_a_receiver_rejects_are_not_passed_over(run, tmp_path):
+    cursor = tmp_path / "cursor"
+    with grpc_receiver() as (endpoint, received):
+        received.answer = lambda _: 3
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--cursor", cursor)
+        code, _, err = run(*options, "-o", "json")
+        assert (code, reason(err)) == (1, "REJECTED")
+        assert not cursor.exists()
+
+
+def test_a_receiver_that_hangs_has_an_end(run, tmp_path):
+    with grpc_receiver() as (endpoint, received):
+        received.hang = threading.Event()
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--timeout", "0.2")
+        code, _, err = run(*options, "--give-up", "0", "-o", "json")
+        assert (code, reason(err)) == (4, "SINK")
+
+
+def test_parquet_has_one_typed_schema_and_every_event_once(run, place, rig, tmp_path):
+    to, cursor = tmp_path / "it's parquet", tmp_path / "cursor"
+    options = ("--format", "parquet", "--to", to, "--cursor", cursor)
+    assert run(*options)[0] == 0
+    held = cursor.read_text()
+    rig.sign(b"more", b"and more")
+    assert run(*options)[0] == 0
+    cursor.write_text(held)  # killed before it was written: the part is made again, in its place
+    assert run(*options)[0] == 0
+    found = duckdb.connect().read_parquet(str(to / "*.parquet"))
+    assert dict(zip(found.columns, map(str, found.types), strict=True)) == COLUMNS
+    uids = [uid for (uid,) in found.project("uid").fetchall()]
+    assert sorted(uids) == sorted(expected(place))
+    orders = found.filter("what = 'signed' AND key = 'orders'")
+    ((number, first),) = orders.aggregate("count(*), min(time)").fetchall()
+    assert number == 62
+    assert first.year >= 2026
+    assert not [file for file in to.iterdir() if file.name.startswith(".")]
+
+
+class Flaky:
+    """A sink that fails before or after it took something, as it is told."""
+
+    most = 3
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        self.taken: list[str] = []
+
+    def take(self, found, first):
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "busy":
+            raise SinkBusyError("not now")
+        self.taken += [uid_of(ORIGIN, one) for one in found]
+        if fault == "busy after":
+            raise SinkBusyError("taken, and the answer was lost")
+        if fault == "crash":
+            raise ZeroDivisionError
+
+    def close(self) -> None:
+        pass
+
+
+def archive_of(shape: Sequence[int]) -> MemoryArchive:
+    """Entries, and of each number above 0 a batch with that many records behind a signature."""
+    entries, batches = [], []
+    for number, records in enumerate(shape):
+        if not records:
+            entries.append(signed(number) if number % 3 else refused(number))
+            continue
+        made = [record(place + 1, "INTENT") for place in range(records)]
+        entry, data = batch(made)
+        batches.append((len(entries), APP, data))
+        entries.append(entry)
+    return MemoryArchive(entries, batches)
+
+
+@given(
+    st.lists(st.integers(0, 5), max_size=25),
+    st.lists(st.sampled_from(["", "busy", "busy after", "crash"]), max_size=20),
+    st.integers(0, 25),
+)
+def test_whatever_fails_each_event_is_taken_and_none_is_passed_over(shape, faults, held):
+    """The process dies at any place, before the cursor is written or after; the log grows between
+    two runs.
+    """
+    archive, sink = archive_of(shape), Flaky(faults)
+    whole = archive.held
+    wanted = [uid_of(ORIGIN, one) for one in events(archive)]
+    cursor = Cursor(ORIGIN, "test")
+    for attempt in count():
+        archive.held = whole if attempt else whole[:held]
+        patience = Patience(0, None, wait=lambda _: None)
+        file = CursorFile(None)
+        run = Export(archive, EVERYTHING, sink, file, cursor, patience, lambda _: None)
+        run.check()
+        crashed = False
+        try:
+            run.once()
+        except ZeroDivisionError:
+            crashed = True
+        cursor = run.cursor
+        if attempt and not crashed:
+            break
+    assert set(sink.taken) == set(wanted)
+    assert cursor.leaf <= len(whole) == run.cursor.leaf
+    if not faults:
+        assert sink.taken == wanted
+
+
+def test_leaves_that_were_moved_away_are_not_passed_over():
+    archive = archive_of([0, 0, 0])
+    archive.first = 2
+    cursor = Cursor(ORIGIN, "test")
+    run = Export(archive, EVERYTHING, Flaky([]), CursorFile(None), cursor, Patience(0, 0), print)
+    with pytest.raises(CliError) as refused_it:
+        run.check()
+    assert refused_it.value.told.reason == "MOVED_AWAY"
+
+
+@pytest.mark.system
+def test_killed_in_the_middle_it_goes_on_without_a_gap(place, rig, tmp_path):
+    """A follower is killed while its receiver holds a batch; the next one brings everything else,
+    and a receiver that knows ids by then has each event once.
+    """
+    for number in range(20):
+        rig.sign(*(b"%d of %d" % (number, one) for one in range(100)))
+    cursor = tmp_path / "cursor"
+    with grpc_receiver() as (endpoint, received):
+        command = [sys.executable, "-m", "capsign_cli", "audit", "export", place, "--follow"]
+        command += ["--format", "ocsf-otlp", "--endpoint", endpoint, "--cursor", cursor]
+        command += ["--poll", "0.1"]
+        for _ in range(2):
+            received.hang = None
+            received.arrived.clear()
+
+            def held(number, upto=received.requests + 1):
+                if number >= upto:
+                    received.hang = threading.Event()
+
+            received.answer = held
+            running = subprocess.Popen(command, stderr=subprocess.PIPE)
+            while received.hang is None:
+                received.arrived.wait(60)
+                received.arrived.clear()
+            os.kill(running.pid, signal.SIGKILL)
+            running.wait()
+            received.hang.set()
+        received.hang, received.answer = None, lambda _: None
+        rig.sign(b"one that came meanwhile")
+        running = subprocess.Popen(command, stderr=subprocess.PIPE)
+        wanted = set(expected(place))
+        while set(received.uids()) < wanted:
+            received.arrived.wait(60)
+            received.arrived.clear()
+        running.terminate()
+        assert running.wait() == 130
+    counts = Counter(received.uids())
+    assert set(counts) == wanted
+    assert sum(counts.values()) >= len(wanted)
