@@ -34,7 +34,9 @@ def build(folder: Path) -> Path:
     return binary
 
 
-def run(binary: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+def run(binary: Path, directory: Path, url: str = "") -> subprocess.CompletedProcess[str]:
+    """What it says of the log in a directory, or at a URL; its claims are in the directory."""
+    where = [url, directory] if url else [directory]
     return subprocess.run(
-        [binary, directory], capture_output=True, text=True, timeout=120, check=False
+        [binary, *where], capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,18 +1,23 @@
 // Command go_sumdb reads an exported log with golang.org/x/mod/sumdb and nothing of ours: it shows that a third party's
 // verifier accepts our checkpoints, tiles, entry bundles, proofs and receipts.
 //
-// Usage: go_sumdb DIR. DIR holds the log as C2SP tlog-tiles names it, plus "claims.json". Prints what it checked as one line of
-// JSON; exits 1 with the first thing that does not hold.
+// Usage: go_sumdb DIR, or go_sumdb URL DIR. DIR holds the log as C2SP tlog-tiles names it, plus "claims.json"; with URL the log
+// is read from there by HTTPS, and DIR has "claims.json", "ca.pem", "cert.pem" and "key.pem". Prints what it checked as one line
+// of JSON; exits 1 with the first thing that does not hold.
 package main
 
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,10 +61,44 @@ type checked struct {
 	GoKey       string `json:"go_key"`
 }
 
-// directory reads tiles by the paths of C2SP tlog-tiles, which differ from those of the Go checksum database.
+// files is where the log is read from: a directory, or a server of tlog-tiles.
+type files func(path string) ([]byte, error)
+
+func inDirectory(root string) files {
+	return func(path string) ([]byte, error) { return os.ReadFile(filepath.Join(root, path)) }
+}
+
+func overHTTPS(url, root string) (files, error) {
+	authority, err := os.ReadFile(filepath.Join(root, "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authority)
+	own, err := tls.LoadX509KeyPair(filepath.Join(root, "cert.pem"), filepath.Join(root, "key.pem"))
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: pool, ServerName: "localhost", Certificates: []tls.Certificate{own},
+	}}}
+	return func(path string) ([]byte, error) {
+		answer, err := client.Get(url + "/" + path)
+		if err != nil {
+			return nil, err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("%s: %s", path, answer.Status)
+		}
+		return io.ReadAll(answer.Body)
+	}, nil
+}
+
+// directory reads tiles by the paths of C2SP tlog-tiles, which differ from those of the Go checksum database. Each is read once.
 type directory struct {
-	root string
-	read map[string]bool
+	from files
+	read map[string][]byte
 }
 
 func (d *directory) Height() int { return tileHeight }
@@ -73,11 +112,14 @@ func (d *directory) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 			return nil, fmt.Errorf("tile of height %d", tile.H)
 		}
 		path := fmt.Sprintf("tile/%d/%s", tile.L, number(tile.N, tile.W))
-		data, err := os.ReadFile(filepath.Join(d.root, path))
-		if err != nil {
-			return nil, err
+		data, known := d.read[path]
+		if !known {
+			var err error
+			if data, err = d.from(path); err != nil {
+				return nil, err
+			}
+			d.read[path] = data
 		}
-		d.read[path] = true
 		out = append(out, data)
 	}
 	return out, nil
@@ -168,14 +210,17 @@ func checkReceipt(receipt string, entries [][]byte, verifier note.Verifier) erro
 	if err != nil {
 		return err
 	}
+	if index < 0 || index >= int64(len(entries)) {
+		return fmt.Errorf("the log does not reach to leaf %d of the receipt", index)
+	}
 	return tlog.CheckRecord(record, tree.N, tree.Hash, index, tlog.RecordHash(entries[index]))
 }
 
-func readEntries(root string, size int64) ([][]byte, error) {
+func readEntries(from files, size int64) ([][]byte, error) {
 	var entries [][]byte
 	for first := int64(0); first < size; first += 1 << tileHeight {
 		width := int(min(size-first, 1<<tileHeight))
-		data, err := os.ReadFile(filepath.Join(root, "tile/entries", number(first>>tileHeight, width)))
+		data, err := from("tile/entries/" + number(first>>tileHeight, width))
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +242,7 @@ func readEntries(root string, size int64) ([][]byte, error) {
 	return entries, nil
 }
 
-func run(root string) (*checked, error) {
+func run(from files, root string) (*checked, error) {
 	var claim claims
 	data, err := os.ReadFile(filepath.Join(root, "claims.json"))
 	if err != nil {
@@ -210,7 +255,7 @@ func run(root string) (*checked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verifier key: %w", err)
 	}
-	data, err = os.ReadFile(filepath.Join(root, "checkpoint"))
+	data, err = from("checkpoint")
 	if err != nil {
 		return nil, err
 	}
@@ -218,11 +263,11 @@ func run(root string) (*checked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	dir := &directory{root: root, read: map[string]bool{}}
+	dir := &directory{from: from, read: map[string][]byte{}}
 	// The reader authenticates every tile it uses against the root of the checkpoint.
 	reader := tlog.TileHashReader(tree, dir)
 
-	entries, err := readEntries(root, tree.N)
+	entries, err := readEntries(from, tree.N)
 	if err != nil {
 		return nil, fmt.Errorf("entries: %w", err)
 	}
@@ -253,6 +298,9 @@ func run(root string) (*checked, error) {
 		top, err := rootOf(one.Size)
 		if err != nil {
 			return nil, err
+		}
+		if one.Index >= int64(len(entries)) {
+			return nil, fmt.Errorf("the log does not reach to leaf %d", one.Index)
 		}
 		if err := tlog.CheckRecord(proof, one.Size, top, one.Index, tlog.RecordHash(entries[one.Index])); err != nil {
 			return nil, fmt.Errorf("inclusion of %d in %d: %w", one.Index, one.Size, err)
@@ -320,11 +368,20 @@ func run(root string) (*checked, error) {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: go_sumdb DIR")
+	var result *checked
+	var err error
+	switch len(os.Args) {
+	case 2:
+		result, err = run(inDirectory(os.Args[1]), os.Args[1])
+	case 3:
+		var from files
+		if from, err = overHTTPS(os.Args[1], os.Args[2]); err == nil {
+			result, err = run(from, os.Args[2])
+		}
+	default:
+		fmt.Fprintln(os.Stderr, "usage: go_sumdb [URL] DIR")
 		os.Exit(2)
 	}
-	result, err := run(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
