@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -27,8 +28,8 @@ WORKLOADS = 200
 KEYS = 40
 COMMIT = 32
 """Most records of a commit; one to so many share one, of up to four applications."""
-REPORTED = 128
-"""Records of signatures in an agent's batch: two of the agent's each."""
+REPORTED_MS = 500
+"""How long an agent gathers records before it reports them: its default."""
 TRANSACTION = 100
 """Commits that are written in one transaction here: each would wait for the disk by itself."""
 
@@ -54,6 +55,7 @@ class Filler:
         self._random = random.Random(seed)
         self._agents = [self._agent(number) for number in range(WORKLOADS)]
         self._start, self._span, self._records = start_ms, span_ms, records
+        self._reports: deque[tuple[int, Agent]] = deque()
         self.made = 0
 
     def fill(self, store: RelationalStore) -> Iterator[int]:  # type: ignore[type-arg]
@@ -77,9 +79,9 @@ class Filler:
             ]
             log.sequence(tx, head, leaves, now)
             self.made += count
-            for agent in agents:
-                if len(agent.waiting) >= 2 * REPORTED:
-                    audit.submit(tx, head, numbers[agent.workload], self._batch(agent, now), now)
+            while self._reports and self._reports[0][0] + REPORTED_MS <= now:
+                _, agent = self._reports.popleft()
+                audit.submit(tx, head, numbers[agent.workload], self._batch(agent, now), now)
 
     def _record(self, agent: Agent, now: int, index: int) -> bytes:
         value = bytearray(now.to_bytes(6, "big") + self._random.randbytes(10))
@@ -96,6 +98,8 @@ class Filler:
         )
 
     def _report(self, agent: Agent, now: int, intent: bytes, index: int, *, refused: bool) -> None:
+        if not agent.waiting:
+            self._reports.append((now, agent))
         kinds = (pb.AUDIT_KIND_INTENT, pb.AUDIT_KIND_OUTCOME)
         for kind in kinds:
             agent.sequence += 1

@@ -79,18 +79,21 @@ def _fill(place: Path, records: int) -> None:
 
 
 def _sizes(place: Path, records: int) -> None:
-    """Bytes a record by table, with what its agent told, hashes and summaries."""
+    """Bytes a record by table, with what its agent told, hashes and summaries; and for each entry
+    of the log, those of agents' batches too.
+    """
     with closing(sqlite3.connect(place)) as connection:
         rows = connection.execute(
             "SELECT name, SUM(pgsize) FROM dbstat GROUP BY name HAVING SUM(pgsize) > ?", (records,)
         ).fetchall()
-        segments = connection.execute(
-            "SELECT TOTAL(LENGTH(entries)), TOTAL(LENGTH(hashes)) FROM log_segments"
+        size, entries = connection.execute(
+            "SELECT SUM(leaf_count), TOTAL(LENGTH(entries)) FROM log_segments"
         ).fetchone()
     for name, size in sorted(rows, key=lambda row: -row[1]):
         _tell(f"bytes_a_record.{name}", round(size / records, 1))
-    _tell("bytes_a_record.of_entries", round(segments[0] / records, 1))
+    _tell("bytes_a_record.of_entries", round(entries / records, 1))
     _tell("bytes_a_record.all", round(place.stat().st_size / records, 1))
+    _tell("bytes_an_entry.all", round(place.stat().st_size / size, 1))
 
 
 def _questions(archive: Archive) -> None:
@@ -116,24 +119,23 @@ def _questions(archive: Archive) -> None:
         "a workload that is not there": Selection(select({"workload": ["spiffe://x/y"]})),
     }
     for name, selection in questions.items():
-        first, found, looked = _asked(archive, selection)
-        second, *_ = _asked(archive, selection)
-        _tell(
-            f"query.{name}",
-            {"first_s": first, "again_s": second, "events": found, "entries_read": looked.read},
-        )
+        first, *_ = _asked(archive, selection)
+        again, cpu, found, looked = _asked(archive, selection)
+        figures = {"first_s": first, "again_s": again, "cpu_s": cpu}
+        _tell(f"query.{name}", figures | {"events": found, "entries_read": looked.read})
 
 
-def _asked(archive: Archive, selection: Selection) -> tuple[float, int, Looked]:
+def _asked(archive: Archive, selection: Selection) -> tuple[float, float, int, Looked]:
     last = Looked(0, 0, 0)
 
     def tell(now: Looked) -> None:
         nonlocal last
         last = now
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = sum(1 for _ in find(archive, selection, tell=tell))
-    return round(time.perf_counter() - began, 3), found, last
+    took = round(time.perf_counter() - began, 3), round(time.process_time() - cpu, 3)
+    return *took, found, last
 
 
 def _proofs(archive: Archive) -> None:
@@ -145,6 +147,7 @@ def _proofs(archive: Archive) -> None:
     chosen = random.Random(2).sample(range(size), 1000)
     for when in ("first", "warm"):
         times = []
+        cpu = time.process_time()
         for index in chosen:
             began = time.perf_counter()
             proof = TreeReader(archive.hashes, size).inclusion(index)
@@ -152,7 +155,9 @@ def _proofs(archive: Archive) -> None:
             if when == "first":
                 (entry,) = archive.entries(index, 1)
                 verify_inclusion(index, size, leaf_hash(entry), proof, root)
-        _tell(f"inclusion_proof_ms.{when}", round(median(times) * 1000, 3))
+        spent = (time.process_time() - cpu) / len(chosen)
+        figures = {"median": median(times) * 1000, "cpu": spent * 1000}
+        _tell(f"inclusion_proof_ms.{when}", {name: round(ms, 3) for name, ms in figures.items()})
 
 
 def _command(place: Path) -> None:
@@ -186,6 +191,7 @@ def _command(place: Path) -> None:
             f"command.{name}",
             {
                 "s": round(time.perf_counter() - began, 2),
+                "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
                 "mib": round(usage.ru_maxrss / 1024, 1),
                 "lines": lines,
                 "exit": process.returncode,

@@ -26,16 +26,26 @@ OUTCOMES = {
 }
 
 
-def of_batch(index: int, workload: str, batch: bytes, expected: bytes = b"") -> Iterator[Event]:
+def of_batch(
+    index: int,
+    workload: str,
+    batch: bytes,
+    expected: bytes = b"",
+    span: tuple[int, int] = (0, 1 << 64),
+) -> Iterator[Event]:
     """The events of a batch whose leaf is `index`. `expected`: the hash that its leaf names; a
     batch with another one is one unreadable event, for its records are not those that were taken.
+    `span`: only records from the first time up to, and without, the second, milliseconds; those
+    that cannot be read are of no time.
     """
     parsed = parsed_batch(batch, expected)
     if parsed is None:
         yield Event(index=index, time_ms=0, stream=AGENT, what=UNREADABLE, workload=workload)
         return
+    since, until = span
     for record in parsed.records:
-        yield of_record(index, workload, parsed.boot_id, record)
+        if since <= record.time_ms < until or record.kind not in KINDS:
+            yield of_record(index, workload, parsed.boot_id, record)
 
 
 def parsed_batch(batch: bytes, expected: bytes = b"") -> pb.AuditBatch | None:

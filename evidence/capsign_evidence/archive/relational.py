@@ -182,7 +182,9 @@ class RelationalArchive(ABC):
 
 def _blob(value: object) -> bytes:
     """Bytes of a column. SQLite keeps what it is given: another type may have been put there."""
-    if not isinstance(value, bytes | bytearray | memoryview):
+    if type(value) is bytes:
+        return value
+    if not isinstance(value, bytearray | memoryview):
         raise ArchiveError(
             "A column of the store that holds bytes has another type.",
             "This is an incident: keep the store as it is.",

@@ -136,4 +136,6 @@ class _Batches:
         if self._selection.rules_out_batch(workload, batch):
             return
         expected = of_entry(index, entry).batch_hash
-        yield from filter(self._selection.matches, of_batch(index, workload, batch, expected))
+        since, until = self._selection.since_ms, self._selection.until_ms
+        records = of_batch(index, workload, batch, expected, (since, until))
+        yield from filter(self._selection.matches, records)

@@ -27,8 +27,8 @@ from capsign_evidence.archive.selection import FIELDS, Condition, Selection, Val
 from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind
 
 VERSION = 1
-BITS = 10
-"""Bits of the filter for each term: with 4 probes, 12 terms in a thousand are taken for others."""
+BITS = 12
+"""Bits of the filter for each term: with 4 probes, 7 terms in 1,000 are taken for others."""
 PROBES = 4
 
 _HEAD = struct.Struct(">BBQQ")
