@@ -186,10 +186,10 @@ def test_wrong_use_says_what_there_is(place, asked, said, capsys):
 
 
 def test_a_place_without_evidence_is_wrong_use(tmp_path, capsys):
-    for there in (tmp_path / "absent.db", tmp_path):
+    for there, said in ((tmp_path / "absent.db", "copy of the store"), (tmp_path, "holds no log")):
         code, out, err = run(there, capsys=capsys)
         assert (code, out) == (2, "")
-        assert "copy of the store" in err
+        assert said in err
 
 
 def test_a_server_that_is_not_there_is_unavailable(capsys):

@@ -36,17 +36,18 @@ def find(
     selection: Selection,
     *,
     first: int = 0,
+    upto: int | None = None,
     summaries: bool = True,
     tell: Callable[[Looked], None] = lambda _: None,
 ) -> Iterator[Event]:
-    """The selected events from leaf `first` on, in reading order, up to the size that the archive
-    has now. Bounded memory, whatever there is.
+    """The selected events from leaf `first` up to, and without, `upto`, in reading order; up to the
+    size that the archive has now where that is not given. Bounded memory, whatever there is.
 
     `summaries`: pass over tiles whose summary does not have what is asked for; without it every
     entry is read. Conditions on a pod are also met by what its certificates signed. Raises
     ArchiveError.
     """
-    size = archive.size
+    size = archive.size if upto is None else upto
     selection = _with_certificates(archive, selection, size, summaries)
     read = 0
     for start, end in _runs(archive, selection, max(first, archive.first), size, summaries):

@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "query",
         "What happened: by workload, key, time, outcome, intent and more; both streams.",
     ),
+    "watch": (
+        "capsign_cli.audit.watch",
+        "watch",
+        "The same as it happens, an event a line.",
+    ),
     "timeline": (
         "capsign_cli.audit.timeline",
         "timeline",

@@ -43,7 +43,8 @@ def query(
     """Who signed what, when; what was refused, by adapters and in pods; what was changed, and by
     whom. In the order of the log.
 
-    ARCHIVE is a copy of the store's file, or the postgresql:// URL of a store.
+    ARCHIVE is the store's file or a copy of it, the postgresql:// URL of a store, a directory of
+    tiles, or a store and, after a comma, the directory that its first leaves were moved to.
 
     Give an option several times for any of several values; different options must all hold. Agents'
     records have workload, grant, caller, intent, algorithm, outcome, reason and boot: by these,
