@@ -28,21 +28,22 @@ class StoredLog(Log):
 
     def take(self, workload: str, batch: bytes, kept: bytes | None = None) -> int:
         super().take(workload, batch, kept)
+        return self.store.submit_audit(self.draft(workload, batch), self.now_ms).leaf_index
+
+    def draft(self, workload: str, batch: bytes) -> AuditDraft:
+        """What an adapter makes of a batch."""
         read = pb.AuditBatch.FromString(batch)
-        return self.store.submit_audit(
-            AuditDraft(
-                workload=workload,
-                boot_id=read.boot_id,
-                previous=read.previous,
-                first_sequence=read.records[0].sequence,
-                last_sequence=read.records[-1].sequence,
-                closes=read.records[-1].kind == pb.AUDIT_KIND_CLOSE,
-                batch=batch,
-                batch_hash=hashlib.sha256(batch).digest(),
-                leaf=self.entries[-1],
-            ),
-            self.now_ms,
-        ).leaf_index
+        return AuditDraft(
+            workload=workload,
+            boot_id=read.boot_id,
+            previous=read.previous,
+            first_sequence=read.records[0].sequence,
+            last_sequence=read.records[-1].sequence,
+            closes=read.records[-1].kind == pb.AUDIT_KIND_CLOSE,
+            batch=batch,
+            batch_hash=hashlib.sha256(batch).digest(),
+            leaf=self.entries[-1],
+        )
 
     def silence(self, batch: bytes) -> None:
         """What a running adapter writes about the life of this batch."""

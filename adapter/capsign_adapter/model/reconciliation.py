@@ -18,7 +18,7 @@ class IncidentRow:
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
     """What the store has of it. `revision` counts the writes of it, `position` is the next entry to
-    read, `state` what was remembered there (`reconcile.remembered`); empty at the very beginning.
+    read, `state` what was remembered there; empty at the very beginning.
     """
 
     revision: int
