@@ -24,6 +24,7 @@ from capsign_agent.front.read_slots import ReadSlots
 from capsign_agent.front.servers import Servers
 from capsign_agent.front.servicer import Service
 from capsign_agent.front.sockets import SocketClaim
+from capsign_agent.front.status import status
 from capsign_agent.handles.contact import Contact
 from capsign_agent.handles.events import HandleEvents
 from capsign_agent.handles.finder import HandleFinder
@@ -244,6 +245,7 @@ class Agent:
             slots,
             self._config.upstream.timeout_ms / 1000,
             limits.stream_calls,
+            lambda socket: status(socket, self.faults(), self.witness, self.journal),
         )
 
     def _start_telemetry(self) -> None:

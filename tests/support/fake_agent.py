@@ -68,6 +68,7 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.metadata: list[dict[str, str]] = []
         self.ledger: dict[bytes, Any] = {}
         self.receipts: dict[bytes, pb.GetReceiptResponse] = {}
+        self.status = pb.GetStatusResponse()
         self.receipts_asked: list[pb.GetReceiptRequest] = []
         self.reports: list[pb.ReportVerificationsRequest] = []
         self.reported = threading.Event()
@@ -253,6 +254,9 @@ class FakeAgent(rpc.SigningServiceServicer):
         if found is None:
             abort(context, FailureError(reasons.REASON_NOT_IN_LOG, "There is no such intent."))
         return found
+
+    def GetStatus(self, request, context):
+        return self.status
 
     def ReportVerifications(self, request, context):
         self.reports.append(request)

@@ -54,6 +54,8 @@ class Service:
     """The longest time a call may take, seconds."""
     stream_calls: int
     """The most calls that may be open on one stream."""
+    status: Callable[[str], agent_pb2.GetStatusResponse]
+    """How the agent is, for a socket."""
 
 
 class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
@@ -73,6 +75,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         self._timeout_s = service.timeout_s
         self._stream_calls = service.stream_calls
         self._lookup_limit = service.lookup_limit
+        self._status = service.status
         self.tracer: Tracer = PassingTracer()
         """Replaced once the exporters are loaded."""
 
@@ -156,6 +159,14 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         return await self._unary(
             request, context, lambda timeout_s: self._ask(self._lookups.jwks, request, timeout_s)
         )
+
+    async def GetStatus(
+        self, request: agent_pb2.GetStatusRequest, context: Any
+    ) -> agent_pb2.GetStatusResponse:
+        async def act(_: float) -> agent_pb2.GetStatusResponse:
+            return self._status(self._socket.name)
+
+        return await self._unary(request, context, act)
 
     async def ReportVerifications(
         self, request: agent_pb2.ReportVerificationsRequest, context: Any

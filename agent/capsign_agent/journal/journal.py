@@ -134,6 +134,10 @@ class Journal:
         """The part of the journal that one socket's records take, of the one with most."""
         return self._shares.fullest
 
+    def share_of(self, socket: str) -> float:
+        """The part of the journal that the records of this socket take."""
+        return self._shares.of(socket)
+
     @property
     def pressing(self) -> bool:
         """Whether the current segment holds anything but routine records."""

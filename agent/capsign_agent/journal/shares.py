@@ -38,6 +38,10 @@ class Shares:
         """The part of the journal's room that one socket's records take, of the one with most."""
         return max(map(self._of, {*self._used, *self._promised}), default=0) / self._room
 
+    def of(self, socket: str) -> float:
+        """The part of the journal's room that a socket's records take."""
+        return self._of(socket) / self._room
+
     def fits(self, socket: str, size: int, room: int) -> bool:
         """Whether so many bytes of a socket leave the others their shares; `room`: bytes that are
         free now.

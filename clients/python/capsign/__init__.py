@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from capsign.agent_status import AgentStatus
 from capsign.errors import (
     CapsignError,
     HandleNotChosen,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from capsign.verifier import Verifier
 
 __all__ = [
+    "AgentStatus",
     "AsyncSigner",
     "AsyncVerifier",
     "Buffer",

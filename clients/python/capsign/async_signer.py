@@ -15,6 +15,7 @@ from capsign_wire import unix_socket
 
 from capsign import requests
 from capsign.agent_socket import AgentSocket
+from capsign.agent_status import AgentStatus
 from capsign.async_connection import AsyncConnection, end_all
 from capsign.async_reports import AsyncReporter
 from capsign.async_stream import cancelled
@@ -26,6 +27,7 @@ from capsign.call import (
     Step,
     Submit,
     asking,
+    asking_status,
     clock,
     cut_off,
     listing,
@@ -327,6 +329,10 @@ class AsyncSigner:
         left = requests.seconds(timeout, self._timeout)
         response = await self._drive(receiving(request, left))
         return requests.receipt(response, of, request.intent_id)
+
+    async def status(self, *, timeout: float | None = None) -> AgentStatus:  # noqa: ASYNC109  # as in sign
+        """As `Signer.status`."""
+        return await self._drive(asking_status(requests.seconds(timeout, self._timeout)))
 
     async def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:  # noqa: ASYNC109  # as in sign
         """As `Signer.handles`."""

@@ -19,6 +19,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 
 from capsign import requests
+from capsign.agent_status import AgentStatus, agent_status
 from capsign.errors import CapsignError, HandleNotChosen
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
@@ -183,6 +184,14 @@ def asking(
         if not worth_repeating(response, lost=True) or clock() + delay >= deadline:
             raise exception(response, intent_id=intent_id, selector=selector)
         yield Sleep(delay)
+
+
+def asking_status(timeout: float) -> Call[AgentStatus]:
+    """Ask the agent how it is, once. Raises Unavailable."""
+    response = yield Ask("GetStatus", pb.GetStatusRequest(), clock() + timeout)
+    if isinstance(response, FailureError):
+        raise exception(response)
+    return agent_status(response)
 
 
 def receiving(request: pb.GetReceiptRequest, timeout: float) -> Call[pb.GetReceiptResponse]:

@@ -13,6 +13,7 @@ from capsign_wire import unix_socket
 
 from capsign import requests
 from capsign.agent_socket import AgentSocket
+from capsign.agent_status import AgentStatus
 from capsign.call import (
     Ask,
     Call,
@@ -21,6 +22,7 @@ from capsign.call import (
     Step,
     Submit,
     asking,
+    asking_status,
     clock,
     cut_off,
     listing,
@@ -373,6 +375,13 @@ class Signer:
         left = requests.seconds(timeout, self._timeout)
         response = self._drive(receiving(request, left))
         return requests.receipt(response, of, request.intent_id)
+
+    def status(self, *, timeout: float | None = None) -> AgentStatus:
+        """How the agent is: what keeps it from signing, what it has seen of the evidence log.
+
+        Raises Unavailable if nobody answers.
+        """
+        return self._drive(asking_status(requests.seconds(timeout, self._timeout)))
 
     def handles(self, *, timeout: float | None = None) -> tuple[KeyHandle, ...]:
         """What this socket may sign, asked for afresh."""

@@ -172,6 +172,25 @@ async def test_the_proof_that_is_kept_convinces_others(
     assert judge(split, log.key, lambda size: log.tree(size).root()) is Finding.NOT_IN_LOG
 
 
+async def test_an_application_may_ask_its_socket_what_its_agent_has_seen(
+    place: Home, adapter: FakeAdapter, other: FakeAdapter, log: FakeLog
+) -> None:
+    """It signs on with the other adapter, so its health is good: whoever wants to know asks."""
+    async with running(place) as agent:
+        await seen(agent, log)
+        stub = place.stub()
+        before = await stub.GetStatus(agent_pb2.GetStatusRequest())
+        assert (list(before.faults), before.split_views, before.log_size) == ([], 0, 5)
+        other.log = _forked_before(log)
+        await agent.witness.look()
+        assert (await stub.GetStatus(agent_pb2.GetStatusRequest())).split_views == 1
+        adapter.log = other.log
+        await agent.witness.look()
+        after = await stub.GetStatus(agent_pb2.GetStatusRequest())
+        assert "split_view" in after.faults
+        assert after.split_views == 2
+
+
 async def test_if_none_is_left_nothing_is_signed_and_it_says_why(
     place: Home, adapter: FakeAdapter, other: FakeAdapter, log: FakeLog
 ) -> None:

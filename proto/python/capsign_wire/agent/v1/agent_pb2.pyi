@@ -797,3 +797,64 @@ class GetReceiptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class GetStatusRequest(_message.Message):
+    """Asks how the agent is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetStatusResponse(_message.Message):
+    """How it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    SPLIT_VIEWS_FIELD_NUMBER: _builtins.int
+    LOG_SIZE_FIELD_NUMBER: _builtins.int
+    LOG_SEEN_S_FIELD_NUMBER: _builtins.int
+    JOURNAL_PERCENT_FIELD_NUMBER: _builtins.int
+    split_views: _builtins.int
+    """Adapters that it uses no more, since they showed it another log than it had seen. Above 0 is an
+    incident, also while it signs with others.
+    """
+    log_size: _builtins.int
+    """Leaves of the evidence log as it has seen it last; 0: not yet."""
+    log_seen_s: _builtins.int
+    """How long ago an adapter showed it a log that extends what it had seen, seconds."""
+    journal_percent: _builtins.int
+    """The part of the agent's journal that the records of this container take, percent."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What keeps it from signing, as words of its health (docs/operations/kubernetes.md); empty: it
+        signs.
+        """
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[_builtins.str] | None = ...,
+        split_views: _builtins.int = ...,
+        log_size: _builtins.int = ...,
+        log_seen_s: _builtins.int = ...,
+        journal_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "journal_percent", b"journal_percent", "log_seen_s", b"log_seen_s", "log_size", b"log_size", "split_views", b"split_views"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015

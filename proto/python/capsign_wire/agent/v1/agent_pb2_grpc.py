@@ -80,6 +80,11 @@ class SigningServiceStub(object):
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/capsign.agent.v1.SigningService/GetStatus',
+                request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
         self.ReportVerifications = channel.unary_unary(
                 '/capsign.agent.v1.SigningService/ReportVerifications',
                 request_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.ReportVerificationsRequest.SerializeToString,
@@ -154,6 +159,13 @@ class SigningServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatus(self, request, context):
+        """How the agent is, as far as this container may know.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportVerifications(self, request, context):
         """Counts signatures that the application verified by itself, for the rollout of their key.
         """
@@ -208,6 +220,11 @@ def add_SigningServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.FromString,
                     response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.FromString,
+                    response_serializer=capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.SerializeToString,
             ),
             'ReportVerifications': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportVerifications,
@@ -459,6 +476,33 @@ class SigningService(object):
             '/capsign.agent.v1.SigningService/GetReceipt',
             capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptRequest.SerializeToString,
             capsign_dot_agent_dot_v1_dot_agent__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.agent.v1.SigningService/GetStatus',
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusRequest.SerializeToString,
+            capsign_dot_agent_dot_v1_dot_agent__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

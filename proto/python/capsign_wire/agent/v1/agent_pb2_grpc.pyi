@@ -51,6 +51,8 @@ class SigningServiceStub:
     """Turns an unknown into done, refused or never. Never is final."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptRequest, _agent_pb2.GetReceiptResponse]
     """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetStatusRequest, _agent_pb2.GetStatusResponse]
+    """How the agent is, as far as this container may know."""
     ReportVerifications: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]
     """Counts signatures that the application verified by itself, for the rollout of their key."""
 
@@ -77,6 +79,8 @@ class SigningServiceAsyncStub(SigningServiceStub):
     """Turns an unknown into done, refused or never. Never is final."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptRequest, _agent_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
+    GetStatus: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetStatusRequest, _agent_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """How the agent is, as far as this container may know."""
     ReportVerifications: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReportVerificationsRequest, _agent_pb2.ReportVerificationsResponse]  # type: ignore[assignment]
     """Counts signatures that the application verified by itself, for the rollout of their key."""
 
@@ -154,6 +158,14 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetReceiptResponse, _abc.Awaitable[_agent_pb2.GetReceiptResponse]]:
         """A C2SP tlog-proof of the intent's entry in the evidence log, to be verified offline."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _agent_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.GetStatusResponse, _abc.Awaitable[_agent_pb2.GetStatusResponse]]:
+        """How the agent is, as far as this container may know."""
 
     @_abc_1.abstractmethod
     def ReportVerifications(
