@@ -23,6 +23,22 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """
 
 
+class Witnesses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who cosigns checkpoints, and how many of them must before anybody sees one."""
+
+    policy: Path
+    """A tlog-policy file (C2SP): a line for each witness, with the URL under which it is asked, and
+    the quorum. `quorum none`: cosignatures are gathered and none is waited for. Lines for logs, if
+    there are any, must include this log. Read at the start.
+    """
+    timeout_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5000
+    """Longest wait for an answer of a witness."""
+    round_ms: Annotated[int, Meta(ge=100, le=3_600_000)] = 10_000
+    """How long one checkpoint waits for cosignatures before a newer one takes its place."""
+    ca_file: Path | None = None
+    """PEM of the authorities of the witnesses' certificates; those of the system if left out."""
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The evidence log."""
 
@@ -44,6 +60,8 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     refuses to go on from an older copy of the store. With SQLite `<database>.checkpoint` if left
     out, otherwise none. Replicas that share a disk may share it.
     """
+    witnesses: Witnesses | None = None
+    """Without this section nobody is asked to cosign."""
 
 
 def log_faults(log: LogConfig) -> Iterator[tuple[str, str]]:
@@ -52,3 +70,5 @@ def log_faults(log: LogConfig) -> Iterator[tuple[str, str]]:
         yield "log.published_file", "must be an absolute path."
     if log.retention is not None and not log.retention.directory.is_absolute():
         yield "log.retention.directory", "must be an absolute path."
+    if log.witnesses is not None and not log.witnesses.policy.is_absolute():
+        yield "log.witnesses.policy", "must be an absolute path."

@@ -19,6 +19,7 @@ from capsign_adapter.assembly.reconcile import Reconciliation
 from capsign_adapter.assembly.retention import retention_ticker
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
+from capsign_adapter.assembly.witnesses import WitnessParts
 from capsign_adapter.config import Config
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.front.capacity import connections, demand_memory, raise_descriptors
@@ -105,6 +106,8 @@ class Replica:
             }
         )
         self.state.checkpoints.tell_contradictions(lambda: metrics.violated("I8"))
+        self.witnesses = WitnessParts(config, self.state, metrics)
+        self.witnesses.hold_against()
         self._health = self.listeners.health(replica_health, limits.health)
         self._tickers = [
             *periodic.signing_path_tickers(config, self.state, self.listeners, replica_health),
@@ -119,6 +122,7 @@ class Replica:
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),
             self.drift.ticker(),
+            *self.witnesses.tickers(),
             *self.reconciliation.tickers(),
         ]
 

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
+from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.proofs import TreeReader
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
@@ -40,13 +41,18 @@ class GrowingLog(ControlState, EvidenceLog, Protocol):
 class Shown(Protocol):
     """Which of the signed checkpoints may be shown; see `witnesses`."""
 
+    def last(self, signed: Checkpoint | None) -> Checkpoint | None:
+        """The newest that may be shown, if there is one; `signed` is the last one signed."""
+
     def shown(self, signed: Callable[[], Checkpoint]) -> Checkpoint:
         """The newest that may be shown; `signed` makes one of the tree as it is. Raises
         FailureError.
         """
 
     def covering(self, leaf_index: int, signed: Callable[[], Checkpoint]) -> Checkpoint:
-        """One that may be shown and whose tree holds this leaf. Raises FailureError."""
+        """One that may be shown and whose tree holds this leaf; `signed` gives one that does.
+        Raises FailureError.
+        """
 
 
 class Checkpoints:
@@ -74,13 +80,18 @@ class Checkpoints:
         self.keys = LogKeys(token, origin)
         self._file = PublishedFile(remembered, self.keys.classic) if remembered else None
         self._signing = threading.Lock()
-        self._latest: Checkpoint | None = store.latest_checkpoint()
+        self._latest = stored = store.latest_checkpoint()
         self._contradiction = ""
         self._told: Callable[[], None] = lambda: None
         self._policy: Shown | None = None
-        if self._latest is not None:
-            demand_known(self._latest.note, quantum_safe=self.keys.quantum_safe is not None)
+        if stored is not None:
+            demand_known(stored.note, quantum_safe=self.keys.quantum_safe is not None)
         self._extended()
+        if stored is not None and self._file is not None:
+            head = self._file.head()
+            if head is None or head.size < stored.tree_size:
+                # whoever signed it died before it was in the file: it is not shown, another is
+                self._latest = None
 
     @property
     def verifier_key(self) -> str:
@@ -91,6 +102,11 @@ class Checkpoints:
     def verifier_keys(self) -> tuple[str, ...]:
         """The verifier keys of all signatures of ours, in text form."""
         return tuple(key.text() for key in self.keys.verifiers)
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        """The last one that was signed, durable; it may not be shown yet."""
+        return self._latest
 
     def show_by(self, policy: Shown) -> None:
         """From now on `policy` says which checkpoints are given out."""
@@ -111,6 +127,17 @@ class Checkpoints:
             logs.error("log.rolled_back", detail=error.detail)
             self._told()
 
+    def hold_against(self, head: TreeHead, where: str) -> None:
+        """Hold the log against a tree that our keys signed and somebody else remembers; `where`
+        says in words who. Raises FailureError LOG_ROLLED_BACK, and then signs no more.
+        """
+        size = self._store.control().tree_size
+        try:
+            demand_extends(where, head.size, head.root, size, self._root_of)
+        except FailureError as error:
+            self.contradicted(error)
+            raise
+
     def current(self, now_ms: int) -> Checkpoint:
         """Returns the newest checkpoint that may be shown: of the tree as it is now, unless a
         policy demands cosignatures for that. Raises as `signed`.
@@ -123,20 +150,21 @@ class Checkpoints:
         """Returns a checkpoint that may be shown and whose tree holds this leaf. Raises as
         `signed`, and FailureError NOT_WITNESSED while there is none.
         """
-        if self._policy is not None:
-            return self._policy.covering(leaf_index, lambda: self.signed(now_ms))
-        latest = self._latest
-        if latest is not None and latest.tree_size > leaf_index:
-            return latest
-        return self.signed(now_ms)
+
+        def signed() -> Checkpoint:
+            latest = self._latest
+            if latest is not None and latest.tree_size > leaf_index:
+                return latest
+            return self.signed(now_ms)
+
+        return self._policy.covering(leaf_index, signed) if self._policy is not None else signed()
 
     def stored(self) -> Checkpoint | None:
         """Returns the newest stored checkpoint that may be shown, if there is one. Nothing is
         signed for it.
         """
-        if self._policy is not None:
-            return self._store.published_checkpoint()
-        return self._store.latest_checkpoint()
+        latest = self._store.latest_checkpoint()
+        return self._policy.last(latest) if self._policy is not None else latest
 
     def signed(self, now_ms: int) -> Checkpoint:
         """Returns a signed checkpoint that covers the tree as it is now: the last one, if the tree
@@ -190,10 +218,6 @@ class Checkpoints:
         latest, stored = self._latest, self._store.latest_checkpoint()
         in_file = self._file.head() if self._file is not None else None
         size = self._store.control().tree_size
-
-        def root_of(leaves: int) -> bytes:
-            return TreeReader(self._store.hashes, leaves).root()
-
         seen: dict[tuple[int, bytes], str] = {}
         if in_file is not None:
             seen[in_file.size, in_file.root] = "the checkpoint in the file beside the store"
@@ -202,5 +226,8 @@ class Checkpoints:
         if latest is not None:
             seen[latest.tree_size, latest.root] = "the checkpoint that was signed last"
         for (leaves, root), where in seen.items():
-            demand_extends(where, leaves, root, size, root_of)
-        return size, root_of(size)
+            demand_extends(where, leaves, root, size, self._root_of)
+        return size, self._root_of(size)
+
+    def _root_of(self, leaves: int) -> bytes:
+        return TreeReader(self._store.hashes, leaves).root()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from capsign_wire.instruments import Instrument, Kind
 
 _KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
+_WITNESS = {
+    "outcome": frozenset({"cosigned", "overtaken", "refused", "inconsistent", "unavailable"})
+}
 
 ROWS = (
     Instrument(
@@ -35,6 +38,20 @@ ROWS = (
         Kind.GAUGE,
         "s",
         "Time since an adapter last showed a checkpoint that extends what was seen.",
+        {},
+    ),
+    Instrument(
+        "capsign.witness.answers",
+        Kind.COUNTER,
+        "{answer}",
+        "What came of asking a witness to cosign a checkpoint.",
+        _WITNESS,
+    ),
+    Instrument(
+        "capsign.witness.behind",
+        Kind.GAUGE,
+        "{leaf}",
+        "Leaves that no checkpoint with enough cosignatures covers yet.",
         {},
     ),
 )
