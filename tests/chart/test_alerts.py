@@ -127,6 +127,12 @@ SCENES = [
         "capsign_agent_split_view 0@",
     ),
     *lasting(
+        "CapsignNotWitnessed",
+        5,
+        "capsign_witness_behind_seconds 121@",
+        "capsign_witness_behind_seconds 120@",
+    ),
+    *lasting(
         "CapsignJournalFilling",
         5,
         f"capsign_journal_bytes {bound('CapsignJournalFilling') + 1:.0f}@",

@@ -14,9 +14,9 @@ from capsign_wire.telemetry import Metrics
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.log_config import Witnesses
-from capsign_adapter.sign.clock import monotonic_ms
+from capsign_adapter.sign.clock import monotonic_ms, now_ms
 from capsign_adapter.sign.tickers import Ticker
-from capsign_adapter.witnesses.asking import Asking
+from capsign_adapter.witnesses.asking import Asking, WitnessedLog
 from capsign_adapter.witnesses.client import NoAnswerError, WitnessClient
 from capsign_adapter.witnesses.publication import Publication
 
@@ -43,9 +43,13 @@ class WitnessParts:
         )
         state.checkpoints.show_by(publication)
         counter = metrics.counter("capsign.witness.answers")
+        started_ms = now_ms()
         metrics.gauge(
             "capsign.witness.behind",
-            lambda: max(0, state.store.control().tree_size - publication.published_size),
+            lambda: publication.behind_s(state.store.control().tree_size, now_ms(), started_ms),
+        )
+        log = WitnessedLog(
+            state.checkpoints.keys.verifiers, state.store, state.checkpoints.hold_against
         )
         context = _context(section)
         for url, some in sorted(_by_url(policy).items()):
@@ -54,10 +58,8 @@ class WitnessParts:
                     ", ".join(one.name for one in some),
                     WitnessClient(url, section.timeout_ms / 1000, context),
                     [one.key for one in some],
-                    state.checkpoints.keys.verifiers,
-                    state.store,
+                    log,
                     publication,
-                    state.checkpoints.hold_against,
                     time.monotonic,
                     lambda outcome: counter.add(str(outcome)),
                 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.cosignature import CosignerKey
@@ -44,6 +45,16 @@ class Outcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+class WitnessedLog(NamedTuple):
+    """The log that is cosigned: its public keys, its store, and what holds a tree that its keys
+    signed against that store and raises.
+    """
+
+    keys: Sequence[NoteVerifier]
+    store: EvidenceLog
+    hold_against: Callable[[TreeHead, str], None]
+
+
 class Asking:
     """One witness at one URL, which may have several keys. For one thread."""
 
@@ -52,20 +63,15 @@ class Asking:
         names: str,
         client: WitnessClient,
         keys: Sequence[CosignerKey],
-        log_keys: Sequence[NoteVerifier],
-        store: EvidenceLog,
+        log: WitnessedLog,
         publication: Publication,
-        hold_against: Callable[[TreeHead, str], None],
         clock_s: Callable[[], float],
         observe: Callable[[Outcome], None],
     ) -> None:
-        """`names` are those of the policy, for the log. `hold_against` raises if the store does not
-        extend a tree that our keys signed. `clock_s` is monotonic.
-        """
+        """`names` are those of the policy, to be told; `clock_s` is monotonic."""
         self.names = names
-        self._client, self._keys, self._log_keys = client, keys, log_keys
-        self._store, self._publication = store, publication
-        self._hold_against = hold_against
+        self._client, self._keys, self._log = client, keys, log
+        self._publication = publication
         self._clock_s, self._observe = clock_s, observe
         self._size = 0
         self._done: Checkpoint | None = None
@@ -99,20 +105,20 @@ class Asking:
         shows nothing that our keys signed. Raises FailureError LOG_ROLLED_BACK if the store does
         not extend it, NoAnswerError.
         """
-        note = self._client.checkpoint(self._log_keys[0].name)
+        note = self._client.checkpoint(self._log.keys[0].name)
         if note is None:
             return 0
         try:
             # our signature is enough: whoever shows it, we have made it
-            text = open_note(note, self._log_keys).text
+            text = open_note(note, self._log.keys).text
             head = TreeHead.parse(text)
         except NoteError as error:
             logs.warning("witness.unbelievable", witness=self.names, why=str(error))
             return 0
-        if head.origin != self._log_keys[0].name:
+        if head.origin != self._log.keys[0].name:
             logs.warning("witness.unbelievable", witness=self.names, why="of another log")
             return 0
-        self._hold_against(head, f"the checkpoint that the witness {self.names} holds")
+        self._log.hold_against(head, f"the checkpoint that the witness {self.names} holds")
         self._size = head.size
         return head.size
 
@@ -147,7 +153,7 @@ class Asking:
     def _request(self, candidate: Checkpoint) -> bytes:
         proof: list[bytes] = []
         if 0 < self._size < candidate.tree_size:
-            reader = TreeReader(self._store.hashes, candidate.tree_size)
+            reader = TreeReader(self._log.store.hashes, candidate.tree_size)
             proof = reader.consistency(self._size)
         return AddCheckpoint(self._size, tuple(proof), candidate.note).encode()
 

@@ -51,11 +51,14 @@ class Publication:
         """Whether the policy demands any cosignature."""
         return self._policy.quorum != NONE
 
-    @property
-    def published_size(self) -> int:
-        """Leaves of the last checkpoint that was published here."""
-        published = self._published
-        return published.tree_size if published is not None else 0
+    def behind_s(self, tree_size: int, now_ms: int, since_ms: int) -> float:
+        """For how long there have been leaves that no published checkpoint covers, seconds; 0: all
+        are. `now_ms` by the wall's clock; `since_ms` counts as long as none was published.
+        """
+        published = self._store.published_checkpoint()
+        if published is None:
+            return (now_ms - since_ms) / 1000 if tree_size else 0.0
+        return max(0.0, (now_ms - published.at_ms) / 1000) if tree_size > published.tree_size else 0
 
     def candidate(self) -> Checkpoint | None:
         """What witnesses are to cosign now; None before the first checkpoint."""

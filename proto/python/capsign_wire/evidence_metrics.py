@@ -50,8 +50,8 @@ ROWS = (
     Instrument(
         "capsign.witness.behind",
         Kind.GAUGE,
-        "{leaf}",
-        "Leaves that no checkpoint with enough cosignatures covers yet.",
+        "s",
+        "How long there have been leaves that no checkpoint with enough cosignatures covers.",
         {},
     ),
 )

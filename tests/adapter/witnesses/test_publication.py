@@ -5,7 +5,7 @@ witnesses hold is believed against the store.
 import pytest
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.store.open import open_store
-from capsign_adapter.witnesses.asking import Asking, Outcome
+from capsign_adapter.witnesses.asking import Asking, Outcome, WitnessedLog
 from capsign_adapter.witnesses.client import NoAnswerError, Reply
 from capsign_adapter.witnesses.publication import Publication
 from capsign_evidence.note import add_lines, parse_note
@@ -50,10 +50,10 @@ class World:
             witness.key.name,
             witness,
             [witness.key],
-            self.checkpoints.keys.verifiers,
-            self.store,
+            WitnessedLog(
+                self.checkpoints.keys.verifiers, self.store, self.checkpoints.hold_against
+            ),
             self.publication,
-            self.checkpoints.hold_against,
             lambda: self.ms / 1000,
             self.outcomes.append,
         )
