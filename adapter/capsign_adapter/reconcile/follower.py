@@ -18,6 +18,7 @@ from capsign_evidence.reconcile.timing import Timing
 from capsign_wire import logs
 
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
+from capsign_adapter.store.interfaces.cold import ColdLeaves
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
 
@@ -32,7 +33,7 @@ SAVE_MS = 30_000
 """Between writes of what is remembered, while nothing is found: what a successor reads again."""
 
 
-class Followed(ReconciliationStore, EvidenceLog, AuditBatches, Protocol):
+class Followed(ReconciliationStore, EvidenceLog, AuditBatches, ColdLeaves, Protocol):
     """The parts of the store that are read and written."""
 
 
@@ -109,6 +110,9 @@ class Follower:
     def _take_up(self) -> None:
         saved = self._store.reconciliation()
         state = _decoded(saved.state)
+        if not state.position:
+            # What is in cold files already is for `capsign audit reconcile`.
+            state.position = state.began = self._store.moved_leaves()
         standing = [row.incident for row in saved.rows]
         self._saved, self._saved_ms = saved, self._now_ms()
         self._reconciler = Reconciler(self._timing, self._entry_at, state, standing)

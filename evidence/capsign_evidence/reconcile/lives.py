@@ -74,8 +74,11 @@ class Lives:
                 self._gap(life.workload, boot_id, *span, -1)
                 self._end(boot_id, life)
             elif life.last_ms + self._timing.cut_ms <= now_ms:
-                self._cut(boot_id, life)
-            elif not life.silent and not self._standing.full(life.workload):
+                if life.speaks:
+                    self._cut(boot_id, life)
+                else:
+                    self._end(boot_id, life)
+            elif life.speaks and not life.silent and not self._standing.full(life.workload):
                 life.silent = True
                 self._tell(IncidentKind.SILENCE, boot_id, life)
 

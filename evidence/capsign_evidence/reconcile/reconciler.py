@@ -109,7 +109,7 @@ class Reconciler:
     def _records(self, index: int, leaf: AgentBatch, batch: pb.AuditBatch) -> None:
         """What the records of a batch say, in their order."""
         workload, boot_id, now_ms = leaf.workload, leaf.boot_id, self.state.now_ms
-        signatures, horizon = self._signatures, 0
+        signatures, horizon, speaks = self._signatures, 0, False
         for record in batch.records:
             kind = record.kind
             if kind == pb.AUDIT_KIND_INTENT:
@@ -126,15 +126,19 @@ class Reconciler:
                     signatures.failed(workload, record.intent_id, refused=refused)
             elif kind == pb.AUDIT_KIND_RECOVERED:
                 self._lives.left(workload, record.other_boot, record.other_sequence)
+                speaks = True
             elif kind == pb.AUDIT_KIND_ALIVE:
                 horizon = max(horizon, min(record.leaf_index_plus_one, index))
+                speaks = True
             elif kind == pb.AUDIT_KIND_SPLIT_VIEW:
                 self._split_view(index, leaf, record)
             elif record.certificate_key:
                 signatures.claimed(workload, record.certificate_key, boot_id)
+                speaks = True
         life = self.state.lives.get(boot_id)
         if life is not None:
             life.horizon = max(life.horizon, horizon)
+            life.speaks |= speaks
 
     def _split_view(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
         self._standing.found(

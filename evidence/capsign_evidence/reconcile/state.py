@@ -50,6 +50,10 @@ class Life:
     left_through: int = 0
     """What a later life says it left; 0: nobody has said so."""
     silent: bool = False
+    speaks: bool = False
+    """Whether it is an agent of a release that speaks every 15 minutes and tells of the life before
+    it: older ones may be silent, and killed, without anybody saying so.
+    """
 
 
 @dataclass(slots=True)

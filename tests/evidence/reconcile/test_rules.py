@@ -267,3 +267,13 @@ def test_an_outage_of_the_adapter_is_nobodys_silence(log: Log) -> None:
     reconciler = read(log)
     assert reconciler.standing == []
     assert reconciler.take_changes() == []
+
+
+def test_an_agent_of_an_older_release_may_be_killed_and_nobody_says_so(log: Log) -> None:
+    """It neither speaks while it has nothing to tell, nor names the life before it."""
+    agent = Agent(log, 1)
+    del agent.records[1]
+    agent.sequence = 1
+    agent.sign()
+    agent.deliver()
+    assert found(log, until_ms=log.now_ms + 48 * HOUR) == []

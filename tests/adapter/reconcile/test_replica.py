@@ -1,0 +1,71 @@
+"""A whole replica over real TLS: a batch that does not follow is an incident, which people see, and
+a responder closes.
+"""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from capsign_evidence.incident_leaf import IncidentLeaf, IncidentState
+from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_reader import Admin, decode
+from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
+from capsign_wire.adapter.v1 import inventory_pb2 as pb
+from capsign_wire.adapter.v1 import inventory_pb2_grpc as pb_grpc
+from support.adapter_rig import APP, AUDITOR, RESPONDER
+from support.replica import RunningReplica
+
+
+@pytest.fixture
+def replica(tmp_path, rig):
+    running = RunningReplica(tmp_path, rig)
+    yield running
+    running.stop()
+
+
+def ask(replica, who, method, request):
+    with replica.as_(who) as channel:
+        return getattr(pb_grpc.InventoryServiceStub(channel), method)(request, timeout=20)
+
+
+def submit(replica, first: int) -> None:
+    """A batch of one record, which begins with this sequence number."""
+    record = evidence_pb2.AuditRecord(sequence=first, kind=evidence_pb2.AUDIT_KIND_HANDLES)
+    batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16, records=[record])
+    request = evidence_pb2.SubmitAuditRequest(batch=batch.SerializeToString(deterministic=True))
+    with replica.as_(APP) as channel:
+        evidence_pb2_grpc.EvidenceServiceStub(channel).SubmitAudit(request, timeout=20)
+
+
+def test_a_batch_that_does_not_follow_is_an_incident_until_a_responder_closes_it(replica):
+    submit(replica, 1)
+    for _ in range(2):  # an agent tries again
+        with pytest.raises(grpc.RpcError, match="accepted through record 1"):
+            submit(replica, 5)
+    (incident,) = ask(replica, AUDITOR, "ListIncidents", pb.ListIncidentsRequest()).incidents
+    assert (incident.kind, incident.workload) == (pb.INCIDENT_KIND_GAP, APP)
+    assert (incident.first, incident.last, incident.boot_id) == (2, 4, b"b" * 16)
+    closing = pb.CloseIncidentRequest(leaf_index=incident.leaf_index)
+    with pytest.raises(grpc.RpcError, match="responder"):
+        ask(replica, AUDITOR, "CloseIncident", closing)
+    assert ask(replica, RESPONDER, "CloseIncident", closing).closed
+    assert not ask(replica, RESPONDER, "CloseIncident", closing).closed
+    assert not ask(replica, AUDITOR, "ListIncidents", pb.ListIncidentsRequest()).incidents
+    entries = [decode(one) for one in replica.rig.store.entries(incident.leaf_index, 100)]
+    told = [one.state for one in entries if isinstance(one, IncidentLeaf)]
+    assert told == [IncidentState.FOUND, IncidentState.ENDED]
+    (act,) = [one for one in entries if isinstance(one, Admin)]
+    assert (act.act, act.actor) == (Act.INCIDENT_CLOSED, RESPONDER)
+    assert act.target == f"incident/gap/{incident.leaf_index}"
+
+
+def test_a_replica_follows_its_own_log_and_tells_how_far_it_is(replica):
+    submit(replica, 1)
+    follower = replica.replica.reconciliation.follower
+    while follower.step():
+        pass
+    assert follower.leads
+    assert follower.position == replica.rig.store.control().tree_size
+    metrics = replica.metrics.snapshot()
+    assert sum(metrics["capsign.incidents"].values()) == 0
+    assert len(metrics["capsign.incidents"]) == 13
