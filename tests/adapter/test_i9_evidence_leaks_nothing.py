@@ -13,9 +13,11 @@ import pytest
 from capsign_adapter.keys.commitment import KEY_DOMAIN, CommitmentKey
 from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire.algorithms import ALGORITHMS, BY_NAME
+from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import signing_pb2
 from support.adapter_rig import AdapterRig
+from support.signed import only
 
 MESSAGE = b"salary of j.doe: 61000"
 DICTIONARY = [b"salary of j.doe: %d000" % number for number in range(55, 70)]
@@ -65,6 +67,20 @@ def test_no_entry_has_a_message_or_a_digest_of_it(rig):
     twice = [hashlib.sha256(each).digest() for each in digests]
     for needle in (MESSAGE, *digests, *twice):
         assert not [form for form in forms(needle) if form in log]
+
+
+def test_the_database_has_no_signature_that_can_be_verified(rig, tmp_path):
+    """With the public key a signature tells which of several messages it is of. A call that is sent
+    again gets its bytes all the same.
+    """
+    intents, inputs = [new_intent_id() for _ in range(2)], [MESSAGE, b"another"]
+    first = [only(item) for item in rig.sign(*inputs, intents=intents)]
+    again = [only(item) for item in rig.sign(*inputs, intents=intents)]
+    assert first == again
+    assert all(first)
+    files = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir())
+    assert intents[0] in files
+    assert not [form for value in first for form in forms(value) if form in files]
 
 
 def test_a_dictionary_finds_nothing_in_commitments_without_the_pepper(rig):

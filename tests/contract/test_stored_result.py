@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from capsign_adapter.store.stored_result import (
     StoredResultError,
+    is_sealed,
     made_under,
     of_refusal,
     of_signatures,
@@ -32,7 +33,15 @@ def test_the_bytes_are_those_of_the_page():
     """docs/formats.md, "Stored results": version, then lengths of 16 bits."""
     under = FIRST.SerializeToString(deterministic=True)
     stored = of_signatures([(made_under(FIRST), b"s" * 64)])
-    assert stored == b"\x01" + len(under).to_bytes(2, "big") + under + b"\x00\x40" + b"s" * 64
+    assert stored == b"\x02" + len(under).to_bytes(2, "big") + under + b"\x00\x40" + b"s" * 64
+
+
+def test_what_an_earlier_release_wrote_is_read():
+    """Its signatures are not sealed: the version says so."""
+    stored = of_signatures([(made_under(FIRST), b"s" * 64)])
+    earlier = b"\x01" + stored[1:]
+    assert (is_sealed(stored), is_sealed(earlier)) == (True, False)
+    assert signatures_of(earlier) == signatures_of(stored)
 
 
 @given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.binary(max_size=4096)), max_size=3))
@@ -54,7 +63,7 @@ def test_what_was_cut_short_is_no_result(end):
         signatures_of(stored[:-end])
 
 
-@pytest.mark.parametrize("stored", [b"", b"\x00", b"\x02\x00\x00", b"\x0a\x40" + b"s" * 64])
+@pytest.mark.parametrize("stored", [b"", b"\x00", b"\x03\x00\x00", b"\x0a\x40" + b"s" * 64])
 def test_another_version_is_refused(stored):
     with pytest.raises(StoredResultError):
         signatures_of(stored)

@@ -8,20 +8,23 @@ destroyed, nobody can tell which message a fingerprint belongs to, not even by t
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.cache import BoundedCache
+from capsign_adapter.keys.result_seal import ResultSeal
 from capsign_adapter.keys.subkeys import token_failure
 from capsign_adapter.token.interface import Token, TokenError
 
 DOMAIN = b"capsign1 fingerprint"
 KEY_DOMAIN = b"capsign1 commitment"
+RESULT_DOMAIN = b"capsign1 stored result"
 FINGERPRINT_LEN = 32
 
 
@@ -58,6 +61,12 @@ class CommitmentKey:
     """The key of one tenant's fingerprints."""
 
     key: bytes
+    results: ResultSeal = field(init=False, compare=False)
+    """Seals the signatures that the ledger keeps, under a key that is made of this one."""
+
+    def __post_init__(self) -> None:
+        seal = ResultSeal(hmac.digest(self.key, RESULT_DOMAIN, "sha256"))
+        object.__setattr__(self, "results", seal)
 
     def group(
         self,

@@ -27,6 +27,7 @@ from capsign_adapter.decide.revoked import revoked_failure
 from capsign_adapter.decide.signing_versions import signing_with, takes_second_input
 from capsign_adapter.keys.commitment import CommitmentKeys, GroupFingerprint
 from capsign_adapter.keys.keyring import Keyring, Signer
+from capsign_adapter.keys.result_seal import ResultSeal
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.sign import open_calls
 from capsign_adapter.sign.scope import AdmittedGroup, HandleScope, Signable, SigningKey
@@ -125,9 +126,16 @@ class Admission:
             until_ms=min(group.handle.expires_ms, admitted.expires_ms),
             rate_per_second=admitted.rate_per_second,
             burst=admitted.burst,
+            results=self.results_of(capability),
             keys=keys,
             second=_second(rest[0]) if rest else None,
         )
+
+    def results_of(self, capability: Capability) -> ResultSeal:
+        """Returns what opens the stored results of the handle's tenant. Raises FailureError
+        TOKEN_UNAVAILABLE.
+        """
+        return self._commitments.for_tenant(capability.tenant).results
 
     def _keys(
         self,

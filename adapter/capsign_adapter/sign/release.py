@@ -10,12 +10,19 @@ from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
+from capsign_adapter.keys.result_seal import ResultSeal
 from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.intents import Committed, Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.batch import Batch, Group, Item
 from capsign_adapter.sign.intent_time import too_old
-from capsign_adapter.store.stored_result import refusal_of, signatures_of, signed_by_of
+from capsign_adapter.store.stored_result import (
+    is_sealed,
+    place_of,
+    refusal_of,
+    signatures_of,
+    signed_by_of,
+)
 
 
 def answer(batch: Batch) -> pb.SignResponse:
@@ -77,7 +84,8 @@ def _repeat(
     elif signable is not None and (gone := withdrawn_in(stored, signable.capability, revoked)):
         slot.failure.CopyFrom(signed_before(revoked_failure(gone)).to_item())
     elif item.signatures:
-        for under, value in signatures_of(stored.result):
+        assert signable is not None
+        for under, value in _opened(stored, item.asked.intent_id, signable.results):
             slot.signatures.add(value=value, key=told.index_of(under))
     else:
         assert item.failure is not None
@@ -125,11 +133,24 @@ def withdrawn_in(
     return None
 
 
-def stored_group(stored: Stored) -> signing_pb2.SignedGroup:
+def _opened(stored: Stored, intent_id: bytes, results: ResultSeal) -> list[tuple[bytes, bytes]]:
+    """Returns the signatures of a row, each after what it was made under. Raises StoredResultError,
+    SealBrokenError.
+    """
+    found = signatures_of(stored.result)
+    if not is_sealed(stored.result):
+        return found
+    return [
+        (under, results.open(value, place_of(intent_id, number)))
+        for number, (under, value) in enumerate(found)
+    ]
+
+
+def stored_group(stored: Stored, intent_id: bytes, results: ResultSeal) -> signing_pb2.SignedGroup:
     """Returns a group of one item, with the signatures of a row that is done."""
     group = signing_pb2.SignedGroup()
     item = group.items.add(leaf_index=stored.leaf_index)
-    for key, (under, value) in enumerate(signatures_of(stored.result)):
+    for key, (under, value) in enumerate(_opened(stored, intent_id, results)):
         group.signed_by.add().CopyFrom(signed_by_of(under))
         item.signatures.add(value=value, key=key)
     return group

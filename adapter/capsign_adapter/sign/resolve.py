@@ -53,7 +53,8 @@ class Resolutions:
             gone = withdrawn_in(stored, capability, snapshot.revoked)
             if gone is not None:
                 raise signed_before(revoked_failure(gone))
-            return pb.ResolveIntentResponse(done=stored_group(stored))
+            results = self._admission.results_of(capability)
+            return pb.ResolveIntentResponse(done=stored_group(stored, request.intent_id, results))
         if stored.state == IntentState.REFUSED:
             return pb.ResolveIntentResponse(refused=refusal_of(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())

@@ -15,6 +15,7 @@ from capsign_adapter.decide.biscuits import Verified
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.keys.commitment import GroupFingerprint
 from capsign_adapter.keys.keyring import Signer
+from capsign_adapter.keys.result_seal import ResultSeal
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Signable(HandleScope):
     """
     rate_per_second: int
     burst: int
+    results: ResultSeal
+    """What seals the signatures that the ledger keeps."""
     keys: tuple[SigningKey, ...]
     """Each signs each item: one, or two while a rollout has calls answered twice."""
     second: bytes | None = None

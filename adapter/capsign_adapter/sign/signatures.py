@@ -17,7 +17,7 @@ from capsign_adapter.sign.intent_time import intent_in_time, latest_intent
 from capsign_adapter.sign.refuse import Refusals
 from capsign_adapter.sign.scope import Signable
 from capsign_adapter.sign.signing_threads import Signing
-from capsign_adapter.store.stored_result import of_signatures
+from capsign_adapter.store.stored_result import of_signatures, place_of
 
 
 class Signatures:
@@ -58,7 +58,11 @@ class Signatures:
             leaf = signable.leaf.signed(*facts, hashes[0])
         else:
             leaf = signable.leaf.signed_twice(*facts, hashes, signable.second)
-        stored = zip((key.stored for key in signable.keys), signatures, strict=True)
+        seal, intent_id = signable.results.seal, item.asked.intent_id
+        stored = [
+            (key.stored, seal(signature, place_of(intent_id, number)))
+            for number, (key, signature) in enumerate(zip(signable.keys, signatures, strict=True))
+        ]
         batch.draft(item, signable, IntentEvent.SIGN, of_signatures(stored), leaf)
 
     def _good(

@@ -12,6 +12,9 @@ from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
 VERSION = b"\x01"
 
+SEALED = b"\x02"
+"""The version of a result whose signatures are sealed (`keys/result_seal`)."""
+
 _LENGTH = 2
 """Bytes of a length, big-endian."""
 
@@ -29,9 +32,9 @@ def made_under(signed_by: signing_pb2.SignedBy) -> bytes:
 
 def of_signatures(signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Returns the result of an intent that was done: for each signature `made_under` and its
-    bytes.
+    sealed bytes.
     """
-    parts = [VERSION]
+    parts = [SEALED]
     for under, value in signatures:
         parts += (under, len(value).to_bytes(_LENGTH, "big"), value)
     return b"".join(parts)
@@ -43,8 +46,10 @@ def of_refusal(failure: failures_pb2.Failure) -> bytes:
 
 
 def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
-    """Decodes what `of_signatures` encoded. Raises StoredResultError."""
-    body = _body(result)
+    """Decodes what `of_signatures` encoded, and what earlier releases did (`is_sealed`). Raises
+    StoredResultError.
+    """
+    body = result[len(SEALED) :] if is_sealed(result) else _body(result)
     found: list[tuple[bytes, bytes]] = []
     at = 0
     while at < len(body):
@@ -53,6 +58,18 @@ def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
         found.append((body[at:middle], body[middle + _LENGTH : end]))
         at = end
     return found
+
+
+def is_sealed(result: bytes) -> bool:
+    """Whether the signatures of a result are sealed; an earlier release wrote those that are
+    not.
+    """
+    return result.startswith(SEALED)
+
+
+def place_of(intent_id: bytes, number: int) -> bytes:
+    """Returns what the signature of this number of an intent is sealed for."""
+    return intent_id + bytes((number,))
 
 
 def signed_by_of(under: bytes) -> signing_pb2.SignedBy:
