@@ -16,7 +16,8 @@ from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.dev.ca import SERVER_NAME, DevelopmentCa
 from capsign_evidence.checkpoint import sign_checkpoint
-from capsign_evidence.note import VerifierKey
+from capsign_evidence.cosignature import COSIGNATURE_ED25519, CosignerKey, cosign
+from capsign_evidence.note import SignatureLine, VerifierKey, add_lines, parse_note
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -133,6 +134,24 @@ def test_a_log_that_adds_up(log, verify, size):
     log.show(ENTRIES[:size])
     answer = verify()
     assert (answer["leaves"], answer["root"]) == (size, root_of(ENTRIES[:size]).hex())
+
+
+def test_a_policy_says_which_witnesses_must_have_cosigned(log, verify, tmp_path):
+    secret = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    witness = CosignerKey("w.test", COSIGNATURE_ED25519, secret.public_key().public_bytes_raw())
+    policy = tmp_path / "policy"
+    policy.write_text(f"witness w {witness.text()}\nquorum w\n")
+    plain = checkpoint(ENTRIES)
+    refused = verify("--policy", policy, code=1)
+    assert refused["reason"] == "CHECKPOINT_NOT_COSIGNED"
+    assert "w" in refused["message"]
+    text = parse_note(plain).text
+    log.show(ENTRIES, add_lines(plain, [cosign(text, witness, 1_800_000_000, secret.sign)]))
+    assert verify("--policy", policy)["witnesses"] == ["w"]
+    log.show(ENTRIES, plain + SignatureLine("w.test", witness.key_id, bytes(72)).text().encode())
+    assert verify("--policy", policy, code=1)["reason"] == "CHECKPOINT_NOT_COSIGNED"
+    policy.write_text("quorum\n")
+    assert verify("--policy", policy, code=2)["reason"] == "POLICY_MALFORMED"
 
 
 def altered(log):

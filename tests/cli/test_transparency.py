@@ -10,9 +10,11 @@ import pytest
 from capsign_cli import transparency
 from capsign_cli.failures import CliError
 from capsign_evidence import tiles
-from capsign_evidence.checkpoint import open_checkpoint, sign_checkpoint
-from capsign_evidence.note import NoteError, SignatureLine, VerifierKey
+from capsign_evidence.checkpoint import TreeHead, open_checkpoint, sign_checkpoint
+from capsign_evidence.cosignature import COSIGNATURE_ML_DSA_44, CosignerKey, cosign
+from capsign_evidence.note import Note, NoteError, SignatureLine, VerifierKey, add_lines
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree
@@ -45,6 +47,30 @@ def test_a_checkpoint_of_the_adapter_opens():
     assert transparency.open_checkpoint(note, VERIFIER.text()) == transparency.Head(
         "capsign.test/log", 7, b"\x07" * 32
     )
+
+
+PQ = MLDSA44PrivateKey.from_seed_bytes(bytes(32))
+PQ_VERIFIER = CosignerKey(
+    "capsign.test/log", COSIGNATURE_ML_DSA_44, PQ.public_key().public_bytes_raw()
+)
+PQ_TEXT = TreeHead("capsign.test/log", 7, b"\x07" * 32).text()
+PQ_LINE = cosign(PQ_TEXT, PQ_VERIFIER, 1_800_000_000, PQ.sign)
+
+
+def test_either_signature_of_the_log_opens_its_checkpoint():
+    note = add_lines(sign_checkpoint(7, b"\x07" * 32, VERIFIER, KEY.sign), [PQ_LINE])
+    for key in (VERIFIER, PQ_VERIFIER):
+        assert transparency.open_checkpoint(note, key.text()).size == 7
+
+
+@given(data=st.data())
+def test_an_altered_checkpoint_with_ml_dsa_44_is_refused_by_both(data):
+    note = bytearray(Note(PQ_TEXT, (PQ_LINE,)).encode())
+    note[data.draw(st.integers(0, len(note) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(CliError):
+        transparency.open_checkpoint(bytes(note), PQ_VERIFIER.text())
+    with pytest.raises(NoteError):
+        open_checkpoint(bytes(note), PQ_VERIFIER)
 
 
 def signature_line(signature):

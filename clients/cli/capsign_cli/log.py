@@ -30,35 +30,48 @@ BUNDLE = 256
     "--log-key", help="The log's verifier key (name+id+base64); default: the one of --dir."
 )
 @click.option(
+    "--policy",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A C2SP tlog-policy file: which log's and which witnesses' signatures must be there.",
+)
+@click.option(
     "--remember",
     type=click.Path(path_type=Path),
-    help="File with the last checkpoint seen; the log must extend it.",
+    help="File with the last checkpoint seen; the log must extend it. With --policy it needs "
+    "--log-key too.",
 )
 @endpoints.adapter_options
 @output.option
-def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
+def verify(log_key: str | None, policy: Path | None, remember: Path | None, **options: Any) -> None:
     """Verify the whole log: checkpoint signature, and the tree recomputed from every entry. Exit
     code 1 if it does not add up.
     """
     adapter = endpoints.adapter_of(options)
     trusted = log_key or adapter.log_key
-    if not trusted:
+    if not trusted and (policy is None or remember is not None):
         raise CliError(
             USAGE,
             "LOG_KEY_MISSING",
             "Whose signature should the checkpoint carry?",
-            "Give --log-key or CAPSIGN_LOG_KEY.",
+            "Give --log-key or CAPSIGN_LOG_KEY, or without --remember a --policy.",
         )
     from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 
     from capsign_cli import transparency
     from capsign_cli.remembered_checkpoint import RememberedCheckpoint
 
-    seen = RememberedCheckpoint(remember, trusted) if remember is not None else None
+    seen = RememberedCheckpoint(remember, trusted) if remember is not None and trusted else None
     before = seen.head if seen is not None else None
     with adapter.channel() as channel:
         stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
         answer = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10)
+        witnesses: list[str] = []
+        if policy is not None:
+            from capsign_cli import log_policy
+
+            signed_by, witnesses = log_policy.demanded(policy, answer.checkpoint, trusted)
+            trusted = trusted or signed_by
+        assert trusted
         head = transparency.open_checkpoint(answer.checkpoint, trusted)
         try:
             transparency.compare(head, before, _entries(stub, head.size))
@@ -78,6 +91,7 @@ def verify(log_key: str | None, remember: Path | None, **options: Any) -> None:
             "leaves": head.size,
             "root": head.root.hex(),
             "log_key": trusted,
+            "witnesses": witnesses,
             "extends": before.size if before is not None else None,
             "checkpoint": answer.checkpoint.decode(),
         }

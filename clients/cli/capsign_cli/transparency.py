@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 from capsign_cli.failures import REFUSED, USAGE, CliError
 
 ED25519 = b"\x01"
+ML_DSA_44 = b"\x06"
+"""Types of verifier keys: a plain signature, and a cosignature of C2SP tlog-cosignature."""
 
 MAX_SIZE = (1 << 63) - 1
 """Most leaves of a log."""
@@ -44,7 +47,7 @@ def open_checkpoint(note: bytes, verifier_key: str) -> Head:
     Signature lines of other keys must be well formed and are not verified; a bad signature under
     the expected key's name fails the whole.
     """
-    name, key_id, public = _key(verifier_key)
+    name, key_id, kind, public = _key(verifier_key)
     try:
         text, lines = _parts(note)
         ours = [
@@ -53,12 +56,12 @@ def open_checkpoint(note: bytes, verifier_key: str) -> Head:
         if not ours:
             raise _bad(f"No signature by {name} is on the checkpoint.")
         for signature in ours:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
+            _verify(kind, public, name, text, signature)
         origin, size, root, *extensions = text.removesuffix("\n").split("\n")
         head = Head(origin, int(size), _base64(root))
     except InvalidSignature:
         raise _bad("The checkpoint's signature does not verify.") from None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _bad("The checkpoint is malformed.") from None
     if (
         head.origin != name
@@ -69,6 +72,22 @@ def open_checkpoint(note: bytes, verifier_key: str) -> Head:
     ):
         raise _bad("The checkpoint is not one of this log.")
     return head
+
+
+def _verify(kind: bytes, public: bytes, name: str, text: str, signature: bytes) -> None:
+    """Raises InvalidSignature, ValueError."""
+    if kind == ED25519:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
+        return
+    if len(signature) != 8 + 2420 or signature[0] & 0x80:
+        raise ValueError("a time of 8 bytes and a signature with ML-DSA-44")
+    origin, size, root = text.split("\n")[:3]
+    head = [int(size).to_bytes(8, "big"), _base64(root)]
+    # C2SP tlog-cosignature, `cosigned_message`: names have their length in one byte before them
+    signer, log = name.encode(), origin.encode()
+    parts = [b"subtree/v1\n\0", bytes((len(signer),)), signer, signature[:8]]
+    message = b"".join([*parts, bytes((len(log),)), log, bytes(8), *head])
+    MLDSA44PublicKey.from_public_bytes(public).verify(signature[8:], message)
 
 
 def _parts(note: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
@@ -109,7 +128,8 @@ def _bad(text: str) -> CliError:
     )
 
 
-def _key(text: str) -> tuple[str, bytes, bytes]:
+def _key(text: str) -> tuple[str, bytes, bytes, bytes]:
+    """Name, key id, type and public key. Raises CliError."""
     try:
         name, key_id, encoded = text.split("+", 2)
         data = _base64(encoded)
@@ -118,11 +138,12 @@ def _key(text: str) -> tuple[str, bytes, bytes]:
             USAGE, "LOG_KEY_MALFORMED", "A log key is name+id+base64.", "Copy it whole."
         ) from None
     expected = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
-    if data[:1] != ED25519 or len(data) != 33 or expected.hex() != key_id:
+    lengths = {ED25519: 32, ML_DSA_44: 1312}
+    if len(data[1:]) != lengths.get(data[:1]) or expected.hex() != key_id:
         raise CliError(
             USAGE, "LOG_KEY_MALFORMED", "The log key's id does not belong to it.", "Copy it whole."
         )
-    return name, expected, data[1:]
+    return name, expected, data[:1], data[1:]
 
 
 class Frontier:
