@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -419,6 +420,22 @@ def test_a_volume_that_one_node_mounts_is_let_go_before_it_is_wanted_elsewhere()
     assert strategy() == {"type": "Recreate"}
     assert strategy(replicas=2, persistence={"accessModes": ["ReadWriteMany"]}) == rolling
     assert strategy(token=HSM["adapter"]["token"]) == rolling
+
+
+def test_cold_files_are_on_a_claim_of_their_own() -> None:
+    retention = {"existingClaim": "evidence", "afterDays": 30}
+    rendered = chart.objects({"adapter": {"log": {"retention": retention}}})
+    pod = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["cold"]["persistentVolumeClaim"] == {"claimName": "evidence"}
+    for container in (*pod["containers"], pod["initContainers"][-1]):
+        mounted = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+        assert mounted["cold"] == "/var/lib/capsign-cold"
+    config = chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
+    log = tomllib.loads(config)["log"]
+    assert log["retention"] == {"directory": "/var/lib/capsign-cold/log", "after_days": 30}
+    plain = chart.one(chart.objects({}), "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
+    assert tomllib.loads(plain)["log"].get("retention") is None
 
 
 def test_more_than_one_replica_has_a_budget() -> None:

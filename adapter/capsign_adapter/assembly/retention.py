@@ -40,6 +40,12 @@ def retention_ticker(config: Config, state: State, metrics: Metrics) -> list[Tic
         lambda: state.snapshots.policy().digest,
         now_ms,
     )
+    if not settings.directory.parent.is_dir():
+        raise SettingsError(
+            f"There is no directory {settings.directory.parent} to make "
+            f"{settings.directory.name} in. Make it, or mount its volume.",
+            key="log.retention.directory",
+        )
     try:
         retention.demand_files()
     except FailureError as error:

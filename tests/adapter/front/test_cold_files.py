@@ -1,0 +1,71 @@
+"""A whole replica whose oldest leaves are in cold files: it moves them by itself, answers for them
+as before, and does not start without them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import pytest
+from capsign_adapter.config import Listen, LogConfig
+from capsign_adapter.log_config import Retention
+from capsign_evidence.archive import open_archive
+from capsign_evidence.merkle import leaf_hash
+from capsign_evidence.note import VerifierKey
+from capsign_evidence.receipt import verify_receipt
+from capsign_evidence.tiles import open_bundle
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.adapter.v1 import evidence_pb2_grpc
+from capsign_wire.settings import SettingsError
+from support.adapter_rig import AUDITOR, AdapterRig
+from support.replica import RunningReplica
+
+
+def started(folder, rig: AdapterRig, retention: Retention | None) -> RunningReplica:
+    log = LogConfig(origin="capsign.test/log", checkpoint_every_ms=10, retention=retention)
+    listen = Listen(address="127.0.0.1:0", streams=16)
+    return RunningReplica(folder, rig, listen=listen, log=log)
+
+
+def _eventually(question) -> bool:
+    waiting = threading.Event()
+    return any(question() or waiting.wait(0.02) for _ in range(1000))
+
+
+def test_a_replica_moves_leaves_and_answers_for_them(tmp_path):
+    rig = AdapterRig(tmp_path / "store")
+    rig.store.append([b"entry %d" % number for number in range(700)], 1)  # long ago
+    entries = rig.entries()
+    rig.checkpoints.current(1)
+    cold = Retention(directory=tmp_path / "cold", after_days=1)
+    replica = started(tmp_path, rig, cold)
+    try:
+        assert _eventually(lambda: replica.rig.store.moved_leaves() >= 512)
+        with replica.as_(AUDITOR) as channel:
+            stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
+            answer = stub.GetReceipt(pb.GetReceiptRequest(leaf_index=1), timeout=10)
+            tile = stub.GetTile(pb.GetTileRequest(), timeout=10).tile
+            bundle = stub.GetEntries(pb.GetEntriesRequest(index=1), timeout=10).entries
+        key = VerifierKey.parse(answer.verifier_key)
+        assert verify_receipt(answer.receipt, entries[1], key)[0] == 1
+        assert tile == b"".join(map(leaf_hash, entries[:256]))
+        assert open_bundle(bundle) == entries[256:512]
+        with open_archive(f"{tmp_path}/store/store.db,{tmp_path}/cold") as archive:
+            assert list(archive.entries(0, 700)) == entries[:700]
+    finally:
+        replica.stop()
+    with pytest.raises(SettingsError, match="are in cold files"):
+        started(tmp_path, rig.beside(), None)
+    shutil.rmtree(tmp_path / "cold")
+    with pytest.raises(SettingsError, match="are not in"):
+        started(tmp_path, rig.beside(), cold)
+
+
+def test_a_directory_whose_volume_is_not_there_is_told(tmp_path):
+    with pytest.raises(SettingsError, match="There is no directory"):
+        started(
+            tmp_path,
+            AdapterRig(tmp_path / "store"),
+            Retention(directory=tmp_path / "no" / "cold"),
+        )
