@@ -100,7 +100,7 @@ def ask(place, *arguments, capsys):
         (["--outcome", "refused", "--stream", "agent"], [3]),
         (["--reason", "context-not-allowed"], [3]),
         (["--key", "shop/invoices"], [2]),
-        (["--key", "orders", "--tenant", "shop"], [0, 1]),
+        (["--key", "orders", "--tenant", "shop"], [0, 1, 4]),
         (["--key", "shop/orders/3"], [0, 1]),
         (["--key", "shop/orders/4"], []),
         (["--commitment", commitment(2).hex()], [1]),

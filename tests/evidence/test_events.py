@@ -7,13 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from capsign_evidence import leaf
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import Event, described, time_text
 from capsign_evidence.archive.reading import events
+from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import decode, describe
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
-from support.evidence_at_rest import APP, T0, MemoryArchive, batch, intent, record, refused, signed
+from support.evidence_at_rest import (
+    APP,
+    POLICY,
+    T0,
+    MemoryArchive,
+    batch,
+    intent,
+    record,
+    refused,
+    signed,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "leaf.json").read_text())["entries"]
 
@@ -29,6 +41,9 @@ def test_an_event_tells_what_the_entry_records(vector):
     plain.setdefault("reason", plain.get("glass", ""))
     assert (event.index, event.stream, event.what) == (7, "adapter", plain["kind"])
     told = described(event)
+    if event.what == "admin":
+        assert told["target"] == plain["target"]
+        return
     for name in ("workload", "tenant", "key", "purpose", "grant", "actor", "reason", "algorithm"):
         assert told.get(name, "") == plain.get(name, ""), name
     for name in ("context_digest", "commitment", "signature_hash", "policy_digest", "pod_uid"):
@@ -36,6 +51,31 @@ def test_an_event_tells_what_the_entry_records(vector):
     if "intent_id" in plain:
         assert told["intent_id"].replace("-", "") == plain["intent_id"]
     assert event.time_ms == plain["time_ms"]
+
+
+@pytest.mark.parametrize(
+    ("act", "target", "told"),
+    [
+        (Act.KEY_REVOKED, "shop/orders", ("shop", "orders", 0)),
+        (Act.KEY_DESTROYED, "shop/orders/12", ("shop", "orders", 12)),
+        (Act.TENANT_REVOKED, "shop", ("shop", "", 0)),
+        (Act.EVERYTHING_REVOKED, "*", ("", "", 0)),
+        (Act.POLICY_APPLIED, "1/00ff", ("", "", 0)),
+        (Act.KEY_MOVE_REFUSED, "shop", ("", "", 0)),
+    ],
+)
+def test_an_act_is_about_what_it_was_on(act, target, told):
+    """Who asked about a key was not told that somebody had revoked it."""
+    event = of_entry(0, leaf.admin(T0, POLICY, act, "spiffe://capsign.test/people/ann", target, 1))
+    assert (event.tenant, event.key, event.key_version) == told
+    assert event.target == target
+
+
+def test_an_act_on_a_workload_or_a_grant_is_about_it():
+    ann = "spiffe://capsign.test/people/ann"
+    on_workload = of_entry(0, leaf.admin(T0, POLICY, Act.WORKLOAD_REVOKED, ann, APP, 1))
+    on_grant = of_entry(0, leaf.admin(T0, POLICY, Act.GRANT_REVOKED, ann, "orders-jwt", 1))
+    assert (on_workload.workload, on_grant.grant) == (APP, "orders-jwt")
 
 
 def test_every_field_is_told_once():

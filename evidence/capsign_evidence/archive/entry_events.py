@@ -12,8 +12,8 @@ from capsign_wire.failures import REASONS
 from capsign_evidence.archive.events import ADAPTER, NAMES, UNREADABLE, Event
 from capsign_evidence.drift_leaf import Drifted
 from capsign_evidence.incident_leaf import IncidentLeaf
-from capsign_evidence.leaf import Act, Kind, LeafError, SecondKey, SigningLeaf
-from capsign_evidence.leaf_reader import Entry, Proposal, decode
+from capsign_evidence.leaf import Act, Kind, LeafError, ProposedAct, SecondKey, SigningLeaf
+from capsign_evidence.leaf_reader import Admin, Entry, Proposal, decode
 from capsign_evidence.rollout_leaf import RolloutStep
 
 OUTCOMES = {
@@ -84,13 +84,17 @@ def _own(decoded: Entry) -> dict[str, Any]:
     """What is told in another form than it is recorded."""
     match decoded:
         case Proposal():
+            destroys = decoded.what.act is ProposedAct.KEY_DESTROY
             return {
                 "proposal_id": decoded.what.proposal_id,
                 "target": decoded.what.target,
                 "digest": decoded.what.digest,
                 "subject": word(decoded.what.act),
                 "reason": word(decoded.reason) if decoded.reason else "",
+                **(_key(decoded.what.target) if destroys else {}),
             }
+        case Admin():
+            return _subject(decoded.act, decoded.target)
         case Drifted():
             return {"subject": word(decoded.drift), "target": decoded.subject}
         case IncidentLeaf():
@@ -100,6 +104,48 @@ def _own(decoded: Entry) -> dict[str, Any]:
         case _:
             return {}
 
+
+def _subject(act: Act, target: str) -> dict[str, Any]:
+    """The key, tenant, grant or workload that an administrative act was on, under its own name: who
+    asks about a key is told that it was revoked, too.
+    """
+    if act in _OF_KEYS:
+        return _key(target)
+    name = _OF_OTHERS.get(act)
+    return {name: target} if name else {}
+
+
+def _key(target: str) -> dict[str, Any]:
+    """Tenant, key and version of a target that has the form of one or two of those."""
+    tenant, *rest = target.split("/")
+    if len(rest) == 1:
+        return {"tenant": tenant, "key": rest[0]}
+    if len(rest) == 2 and rest[1].isdigit():
+        return {"tenant": tenant, "key": rest[0], "key_version": int(rest[1])}
+    return {}
+
+
+_OF_KEYS = frozenset(
+    {
+        Act.KEY_CREATED,
+        Act.KEY_PUBLISHED,
+        Act.KEY_ACTIVATED,
+        Act.KEY_SUSPENDED,
+        Act.KEY_RESUMED,
+        Act.KEY_DEACTIVATED,
+        Act.KEY_COMPROMISED,
+        Act.KEY_DESTROYED,
+        Act.KEY_GONE,
+        Act.KEY_REVOKED,
+        Act.KEY_VERSION_REVOKED,
+        Act.KEY_MOVE_REFUSED,
+    }
+)
+_OF_OTHERS = {
+    Act.GRANT_REVOKED: "grant",
+    Act.WORKLOAD_REVOKED: "workload",
+    Act.TENANT_REVOKED: "tenant",
+}
 
 _SHARED = tuple(field.name for field in fields(SigningLeaf))
 Plan = tuple[tuple[str, str], ...]
