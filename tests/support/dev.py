@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,18 @@ class Dev:
     """Adapters, an agent, a token and a store, in processes of their own."""
 
     def __init__(
-        self, directory: Path, *, workers: int = 1, arguments: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        workers: int = 1,
+        arguments: tuple[str, ...] = (),
+        release: Mapping[str, str] | None = None,
     ) -> None:
+        """`release`: the environment in which Python finds another release; what is started later
+        is of now.
+        """
         self.directory = directory
+        self._release = dict(release or {})
         told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
         self.about: dict[str, Any] = json.loads(told)
         self._started: list[subprocess.Popen] = []
@@ -179,7 +189,9 @@ class Dev:
             str(self.directory),
             *arguments[1:],
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | self._release
+        )
         if done.returncode and arguments[0] == "up":
             raise RuntimeError(f"capsign dev {arguments[0]} failed:\n{done.stderr}")
         return done.stdout

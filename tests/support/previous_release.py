@@ -11,13 +11,15 @@ from pathlib import Path
 COMMIT = "d54a0af"
 """The last commit before policies, keys and rollouts had versions."""
 
-_FOLDERS = ("agent", "clients/python", "proto/python")
+_CALLERS = ("agent", "clients/python", "proto/python")
+_MODULES = ("adapter", "clients/cli", "evidence", "k8s/injector", *_CALLERS)
+EVERYTHING = (*_MODULES, "softhsm")
 
 
-def unpacked(directory: Path) -> dict[str, str]:
+def unpacked(directory: Path, folders: tuple[str, ...] = _CALLERS) -> dict[str, str]:
     """Its sources are there; the environment in which Python finds them before those of now."""
     here = Path(__file__).parents[2]
-    archive = ["git", "-C", str(here), "archive", COMMIT, *_FOLDERS]
+    archive = ["git", "-C", str(here), "archive", COMMIT, *folders]
     made = subprocess.run(archive, capture_output=True, check=False)
     if made.returncode:
         raise RuntimeError(
@@ -26,4 +28,4 @@ def unpacked(directory: Path) -> dict[str, str]:
         )
     directory.mkdir()
     subprocess.run(["tar", "-x", "-C", str(directory)], input=made.stdout, check=True)
-    return {"PYTHONPATH": os.pathsep.join(str(directory / folder) for folder in _FOLDERS)}
+    return {"PYTHONPATH": os.pathsep.join(str(directory / folder) for folder in folders)}

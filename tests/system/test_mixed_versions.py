@@ -11,13 +11,16 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import capsign
 import pytest
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_evidence.leaf import Act
 from support import older_application, previous_release
+from support.dev import Dev
 from support.drill import Drill
 from support.drill_evidence import Evidence
 from support.fleet import WORKLOADS, Fleet
+from support.key_calls import eventually
 
 STAGES = {
     "propagation": "6s",
@@ -94,3 +97,50 @@ def test_an_older_agent_and_older_clients_work_through_a_rollout(fleet, older, s
         assert {call["version"] for call in calls} == {1, 2}
         for call in calls:
             assert call["leaf"] in evidence.signed
+
+
+PLACE = {"grant": "orders-jwt", "protocol": "jwt", "role": "issuer"}
+
+
+def refused(reason: str, call) -> None:
+    with pytest.raises(capsign.Refused) as caught:
+        call()
+    assert caught.value.reason == reason
+
+
+def test_a_newer_agent_at_an_older_adapter_until_that_is_upgraded(short_dir):
+    """Adapters are to be upgraded first. Where they were not, what the older one can do works as
+    ever, the rest is refused in plain words, and nothing is taken for more than it is; records that
+    it does not understand wait in the journal.
+    """
+    older = previous_release.unpacked(short_dir / "older", previous_release.EVERYTHING)
+    dev = Dev(short_dir / "d", release=older)
+    journal = Path(dev.about["state"]) / "journal"
+    try:
+        dev.end(dev.agent)
+        agent = dev.start_agent()
+        dev.wait_serving(dev.about["agent"]["health"])
+        with capsign.Signer(dev.socket()) as signer:
+            made = signer.sign(b"m", algorithm="ES256", **PLACE)
+            assert signer.verify(b"m", made, **PLACE).kid == made.kid
+            refused("SIGNATURE_MISSING", lambda: signer.verify(b"m", made, rule="both", **PLACE))
+            refused("INPUT_MALFORMED", lambda: signer.sign(b"m", **PLACE))
+            refused("ADAPTER_TOO_OLD", lambda: signer.jwks(**PLACE))
+        log = Path(dev.about["agent"]["log"])
+        assert eventually(lambda: '"audit.refused"' in log.read_text())
+        (life,) = [one for one in journal.iterdir() if list(one.glob("*.seg"))]
+        dev.end(dev.adapter())
+        agent.terminate()
+        agent.wait(timeout=60)
+        assert list(life.glob("*.seg")), "nobody has taken them"
+        dev.start_adapter()
+        dev.wait_serving(dev.about["adapters"][0]["health"])
+        dev.start_agent()
+        dev.wait_serving(dev.about["agent"]["health"])
+        with capsign.Signer(dev.socket()) as signer:
+            assert signer.verify(b"m", made, **PLACE).kid == made.kid
+            assert json.loads(signer.jwks(**PLACE).body)["keys"]
+            assert signer.sign(b"m", **PLACE).signatures
+        assert eventually(lambda: not list(life.glob("*.seg")))
+    finally:
+        dev.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -94,6 +95,21 @@ class Replica:
         await asyncio.gather(*(connection.close() for connection in self.connections))
 
 
+_GRPCS_OWN: Mapping[grpc.StatusCode, Callable[[], FailureError]] = MappingProxyType(
+    {
+        grpc.StatusCode.RESOURCE_EXHAUSTED: lambda: FailureError(
+            failures_pb2.REASON_OVERLOADED,
+            "All places of the adapters are taken.",
+            retry_after_ms=500,
+        ),
+        grpc.StatusCode.UNIMPLEMENTED: lambda: FailureError(
+            failures_pb2.REASON_ADAPTER_TOO_OLD, "The adapter is older and does not know this call."
+        ),
+    }
+)
+"""What gRPC says before an adapter has looked at a call, and what it means if all replicas do."""
+
+
 class ConnectionGeneration:
     """The replicas under one certificate; without a certificate there are none."""
 
@@ -145,11 +161,11 @@ class ConnectionGeneration:
         of the time. Only for calls that may be repeated.
 
         Raises FailureError: the adapter's own, UPSTREAM_UNREACHABLE, or OVERLOADED if the last
-        replica asked had no room for the call.
+        replica asked had no room for the call, ADAPTER_TOO_OLD if it does not know it.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        full = False
+        why: FailureError | None = None
         targets = sorted(self.targets, key=lambda one: one.draining)
         for number, target in enumerate(targets):
             # one that hangs must leave time for the others
@@ -161,34 +177,29 @@ class ConnectionGeneration:
                 target.liveness.heard()
                 return answer
             except grpc.aio.AioRpcError as error:
-                full = self._noted(target, error)
+                why = self._noted(target, error)
             except asyncio.CancelledError:
                 if asked_to_stop():
                     raise
                 break  # this generation was closed under the call
-        if full:
-            raise FailureError(
-                failures_pb2.REASON_OVERLOADED,
-                "All places of the adapters are taken.",
-                retry_after_ms=500,
-            )
-        raise self.unreachable()
+        raise why if why is not None else self.unreachable()
 
-    def _noted(self, target: Replica, error: grpc.aio.AioRpcError) -> bool:
-        """Note why a replica did not answer a call, before the next one is asked; returns whether
-        gRPC had no room for the call. Raises FailureError if it did answer.
+    def _noted(self, target: Replica, error: grpc.aio.AioRpcError) -> FailureError | None:
+        """Note why a replica did not answer a call, before the next one is asked; returns the
+        failure if that one is the last, None if it was not reached. Raises FailureError if it did
+        answer.
         """
         told = FailureError.from_rpc(error)
         if told is not None:
             if told.reason != failures_pb2.REASON_DRAINING:
                 raise told from None
             target.draining = True
-            return False
+            return None
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             target.liveness.fell_silent()
-        full = code is grpc.StatusCode.RESOURCE_EXHAUSTED  # gRPC's own, before the adapter looked
-        if not full and code not in {
+        why = _GRPCS_OWN.get(code)
+        if why is None and code not in {
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DEADLINE_EXCEEDED,
         }:
@@ -197,7 +208,7 @@ class ConnectionGeneration:
             ) from None
         self._said = error.details() or ""
         self.last_to_ask(target)
-        return full
+        return why() if why is not None else None
 
     def unreachable(self) -> FailureError:
         """The failure UPSTREAM_UNREACHABLE, with the cause if it is a certificate, a clock or a

@@ -180,6 +180,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The log contradicts a checkpoint that it has shown: its store is an older copy, or was changed."""
     REASON_VERIFIERS_NOT_READY: _Reason.ValueType  # 53
     """Policy demands that those who verify have a version before it signs, and they have not."""
+    REASON_ADAPTER_TOO_OLD: _Reason.ValueType  # 54
+    """The adapters do not know a call of a newer agent."""
     REASON_SIGNATURE_MISSING: _Reason.ValueType  # 52
     """A verifier's rule asks for both signatures of a call, and one of them is not there."""
     REASON_COLD_FILES_MISSING: _Reason.ValueType  # 61
@@ -310,6 +312,8 @@ REASON_LOG_ROLLED_BACK: Reason.ValueType  # 60
 """The log contradicts a checkpoint that it has shown: its store is an older copy, or was changed."""
 REASON_VERIFIERS_NOT_READY: Reason.ValueType  # 53
 """Policy demands that those who verify have a version before it signs, and they have not."""
+REASON_ADAPTER_TOO_OLD: Reason.ValueType  # 54
+"""The adapters do not know a call of a newer agent."""
 REASON_SIGNATURE_MISSING: Reason.ValueType  # 52
 """A verifier's rule asks for both signatures of a call, and one of them is not there."""
 REASON_COLD_FILES_MISSING: Reason.ValueType  # 61
