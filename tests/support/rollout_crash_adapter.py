@@ -13,10 +13,10 @@ from capsign_adapter import __main__
 from capsign_adapter.rollout import making
 from capsign_adapter.store import log, relational_rollouts, rollouts
 
-STARTING = ("version made", "start begun", "start sequenced", "started")
+STARTING = ("version made", "start sequenced", "started")
 """A version is made; then, in one transaction, the rollout and its entry."""
 
-TAKING_BACK = ("move begun", "move sequenced", "moved")
+TAKING_BACK = ("move sequenced", "moved")
 """In one transaction: the rollout's move, that of its version, and their entries."""
 
 
@@ -30,7 +30,6 @@ def install(crash: str) -> None:
 
     def within(act: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            at(f"{act} begun")
             inside[0] = act
             try:
                 return real(*arguments)

@@ -27,3 +27,4 @@ field.addEventListener("input", () => {
     part.querySelector("h2 small").textContent = left === all ? `${all}` : `${left} of ${all}`;
   }
 });
+document.body.classList.add("ready");
