@@ -260,6 +260,19 @@ def test_an_adversary_is_found_by_name(
     assert expected in act(Scene(tmp_path, capsys))
 
 
+def test_exported_tiles_say_what_the_store_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(tmp_path, capsys)
+    expected = sign_as_the_agent(scene)
+    scene.sign_log()
+    copied = tmp_path / "tiles"
+    told = ("log", "export", copied, "--archive", scene.path, "--log-key", LOG.text())
+    scene.run(*told, ends=0)
+    scene.path = copied
+    assert scene.reconcile() == expected == {"signed-not-reported"}
+
+
 def test_the_page_says_which_command_names_which_adversary() -> None:
     rows = re.findall(r"^\| ([a-z' ]+) \| `([^`]+)` \| `([^`]+)`", PAGE.read_text(), re.MULTILINE)
     told = {name: word for name, command, word in rows if command.startswith("capsign ")}

@@ -21,8 +21,6 @@ EVERY = 8192
 MAX_HANDED_IN = 1_000_000
 """Most signatures that are looked for in one reading; they are kept in memory."""
 
-_SIGNED = frozenset({Kind.SIGNED, Kind.SIGNED_TWICE})
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -58,7 +56,7 @@ def reconcile(
     for index, entry, batch in _both(archive, first, size):
         try:
             reconciler.entry(entry, batch)
-            if unseen and leaves.kind_of(entry) in _SIGNED:
+            if unseen and leaves.kind_of(entry) in leaves.SIGNED:
                 unseen.difference_update(leaves.signed(entry).hashes)
             elif leaves.kind_of(entry) == Kind.INCIDENT:
                 _note(written, index, decode(entry))

@@ -15,6 +15,13 @@ _SECOND = 38 + HASH_LEN
 """Bytes that the second signature of an entry adds."""
 
 
+SIGNED = frozenset({int(Kind.SIGNED), int(Kind.SIGNED_TWICE)})
+"""Numbers of the kinds that are about signatures: looking them up in the enumeration takes longer
+than reading an entry.
+"""
+_TWICE = int(Kind.SIGNED_TWICE)
+
+
 class SignedLeaf(NamedTuple):
     """Of an entry about one signature, or about two that answer one call."""
 
@@ -38,7 +45,7 @@ def kind_of(entry: bytes) -> int:
 
 def signed(entry: bytes) -> SignedLeaf:
     """Reads an entry of kind SIGNED or SIGNED_TWICE. Raises LeafError if it is too short."""
-    twice = entry[1] == Kind.SIGNED_TWICE
+    twice = entry[1] == _TWICE
     end = len(entry) - (_SECOND if twice else 0)
     name_end = _HEAD + 1 + entry[_HEAD] if len(entry) > _HEAD else 0
     if not _HEAD < name_end < end - _TAIL - 1 - HASH_LEN:

@@ -21,6 +21,8 @@ from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 SWEEP_MS = 5000
 """Of the log's time, between looks for what has become due."""
 
+_AGENT_BATCH, _DRIFT = int(Kind.AGENT_BATCH), int(Kind.DRIFT)
+_INTENT, _OUTCOME = int(pb.AUDIT_KIND_INTENT), int(pb.AUDIT_KIND_OUTCOME)
 _DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
 
 
@@ -65,13 +67,13 @@ class Reconciler:
         self.state.position += 1
         self._pass(leaves.time_of(entry))
         kind = leaves.kind_of(entry)
-        if kind in {Kind.SIGNED, Kind.SIGNED_TWICE}:
+        if kind in leaves.SIGNED:
             self._signatures.signed(index, leaves.signed(entry))
-        elif kind == Kind.AGENT_BATCH:
+        elif kind == _AGENT_BATCH:
             leaf = decode(entry)
             assert isinstance(leaf, AgentBatch)
             self._batch(index, leaf, batch)
-        elif kind == Kind.DRIFT:
+        elif kind == _DRIFT:
             self._drift(index, decode(entry))
         if self.state.now_ms >= self.state.swept_ms + SWEEP_MS:
             self.sweep()
@@ -112,9 +114,9 @@ class Reconciler:
         signatures, horizon, speaks = self._signatures, 0, False
         for record in batch.records:
             kind = record.kind
-            if kind == pb.AUDIT_KIND_INTENT:
+            if kind == _INTENT:
                 signatures.asked(workload, record.intent_id, now_ms)
-            elif kind == pb.AUDIT_KIND_OUTCOME:
+            elif kind == _OUTCOME:
                 if record.outcome == _DONE:
                     named = record.leaf_index_plus_one
                     if signatures.done(workload, record.intent_id, named - 1):

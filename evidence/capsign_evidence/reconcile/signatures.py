@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from capsign_evidence.incident_leaf import IncidentKind
-from capsign_evidence.leaf import Kind, LeafError
+from capsign_evidence.leaf import LeafError
 from capsign_evidence.reconcile import leaves, state
 from capsign_evidence.reconcile.incidents import IncidentKey, Standing
 from capsign_evidence.reconcile.leaves import SignedLeaf
@@ -77,7 +77,7 @@ class Signatures:
         if known == index:
             return True
         entry = self._entry_at(index) if 0 <= index < self._state.position else None
-        if entry is None or leaves.kind_of(entry) not in {Kind.SIGNED, Kind.SIGNED_TWICE}:
+        if entry is None or leaves.kind_of(entry) not in leaves.SIGNED:
             return False
         try:
             leaf = leaves.signed(entry)
