@@ -143,13 +143,13 @@ def test_a_policy_says_which_witnesses_must_have_cosigned(log, verify, tmp_path)
     policy.write_text(f"witness w {witness.text()}\nquorum w\n")
     plain = checkpoint(ENTRIES)
     refused = verify("--policy", policy, code=1)
-    assert refused["reason"] == "CHECKPOINT_NOT_COSIGNED"
+    assert refused["reason"] == "CHECKPOINT_INVALID"
     assert "w" in refused["message"]
     text = parse_note(plain).text
     log.show(ENTRIES, add_lines(plain, [cosign(text, witness, 1_800_000_000, secret.sign)]))
     assert verify("--policy", policy)["witnesses"] == ["w"]
     log.show(ENTRIES, plain + SignatureLine("w.test", witness.key_id, bytes(72)).text().encode())
-    assert verify("--policy", policy, code=1)["reason"] == "CHECKPOINT_NOT_COSIGNED"
+    assert verify("--policy", policy, code=1)["reason"] == "CHECKPOINT_INVALID"
     policy.write_text("quorum\n")
     assert verify("--policy", policy, code=2)["reason"] == "POLICY_MALFORMED"
 

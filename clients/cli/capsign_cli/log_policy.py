@@ -34,7 +34,7 @@ def demanded(file: Path, note: bytes, log_key: str | None) -> tuple[str, list[st
     except NoteError as error:
         text = f"The checkpoint is not what the policy demands: {error}."
         advice = "Do not trust this log until you know why; witnesses that are away come back."
-        raise CliError(REFUSED, "CHECKPOINT_NOT_COSIGNED", text, advice) from None
+        raise CliError(REFUSED, "CHECKPOINT_INVALID", text, advice) from None
     signed = {(line.name, line.key_id) for line in parse_note(note).lines}
     keys = [*given, *(log.key for log in policy.logs)]
     (key, *_) = [one for one in keys if (one.name, one.key_id) in signed]

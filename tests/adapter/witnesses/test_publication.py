@@ -4,6 +4,7 @@ witnesses hold is believed against the store.
 
 import pytest
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_adapter.witnesses.asking import Asking, Outcome, WitnessedLog
 from capsign_adapter.witnesses.client import NoAnswerError, Reply
@@ -253,3 +254,39 @@ def test_a_witness_that_is_down_says_nothing_about_the_store(world):
     with pytest.raises(NoAnswerError):
         world.asking[0].remembered()
     assert world.checkpoints.fault() == ""
+
+
+@pytest.mark.parametrize("happened", [False, True], ids=["without effect", "with effect"])
+def test_a_store_that_fails_in_the_middle_of_publication_loses_nothing(world, happened):
+    """The quorum has cosigned, and the store does not say whether it keeps that: nobody is shown
+    more than it keeps, and the next turn goes on.
+    """
+    world.grow("a")
+    world.turn(1)
+    real = world.store.publish_checkpoint
+
+    def fails(checkpoint):
+        if happened:
+            real(checkpoint)
+        raise StoreUnavailableError("the disk is gone")
+
+    world.store.publish_checkpoint = fails
+    with pytest.raises(StoreUnavailableError):
+        world.turn(2)
+    if happened:
+        assert world.checkpoints.current(NOW) == world.store.published_checkpoint()
+    else:
+        not_witnessed(world.checkpoints.current, NOW)
+    world.store.publish_checkpoint = real
+    world.join()
+    world.turn()
+    assert world.checkpoints.current(NOW).tree_size == 1
+
+
+def test_how_long_the_quorum_is_missed_is_told(world):
+    assert world.publication.behind_s(0, NOW + 5000, NOW) == 0
+    assert world.publication.behind_s(1, NOW + 5000, NOW) == 5
+    size = world.grow("a")
+    world.turn()
+    assert world.publication.behind_s(size, NOW + 9000, NOW) == 0
+    assert world.publication.behind_s(size + 1, NOW + 9000, NOW) == 9

@@ -132,25 +132,14 @@ def _checkpoint(archive: Archive, trust: Trust) -> tuple[bytes, Head, list[str]]
 def _believed(note: bytes, trust: Trust) -> tuple[Head, list[str]]:
     from capsign_cli import transparency
 
-    head = None
-    if trust.log_key:
-        head = transparency.open_checkpoint(note, trust.log_key)
-    if trust.policy is None:
-        assert head is not None
-        return head, []
-    from capsign_evidence.note import NoteError
-    from capsign_evidence.tlog_policy import PolicyError, parse_policy
+    key = trust.log_key
+    witnesses: list[str] = []
+    if trust.policy is not None:
+        from capsign_cli import log_policy
 
-    try:
-        cosigned = parse_policy(trust.policy.read_bytes()).open(note)
-    except PolicyError as error:
-        text = f"{trust.policy}: {error}"
-        raise CliError(USAGE, "POLICY_MALFORMED", text, "See c2sp.org/tlog-policy.") from None
-    except NoteError as error:
-        text = f"The checkpoint is not what the policy demands: {error}."
-        raise CliError(REFUSED, "CHECKPOINT_INVALID", text, ADVICE) from None
-    told = transparency.Head(cosigned.head.origin, cosigned.head.size, cosigned.head.root)
-    return told, sorted(cosigned.witnesses)
+        key, witnesses = log_policy.demanded(trust.policy, note, key)
+    assert key
+    return transparency.open_checkpoint(note, key), witnesses
 
 
 def _tell(found: Findings, head: Head, before: Head | None, witnesses: list[str]) -> None:
