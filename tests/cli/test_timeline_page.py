@@ -6,9 +6,17 @@ import json
 import re
 
 import pytest
+from capsign_cli.audit.timeline import make
 from capsign_cli.audit.timeline_data import MARKS
 from capsign_cli.audit.timeline_page import render
+from capsign_evidence.archive.reading import events
+from capsign_evidence.checkpoint import sign_checkpoint
+from capsign_evidence.note import VerifierKey
+from capsign_evidence.proofs import TreeReader
+from capsign_evidence.receipt import verify_receipt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.browser import browsing
+from support.evidence_at_rest import T0, MemoryArchive, signed
 from support.timelines import HOSTILE, MISUSE_AT, WORKLOADS, made_up
 
 pytestmark = pytest.mark.system
@@ -222,3 +230,24 @@ def test_the_address_brings_back_what_was_looked_at(browser, file, page):
     assert again.run("$('search').value") == "refunds"
     assert 0 < shown(again) <= found
     assert again.faults == []
+
+
+def test_entry_and_receipt_of_a_row_are_saved_and_verify(browser, tmp_path):
+    """What the page puts together is byte for byte a tlog-proof of the log that it is of."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    key = VerifierKey("log.capsign.test/main", private.public_key().public_bytes_raw())
+    archive = MemoryArchive([signed(number, T0 + number * 1000) for number in range(700)])
+    root = TreeReader(archive.hashes, 700).root()
+    archive.note = sign_checkpoint(700, root, key, private.sign)
+    file = tmp_path / "timeline.html"
+    file.write_text(render(make(archive, events(archive), 1000, "", "copy.db")), encoding="utf-8")
+    page = browser.page().open(file.as_uri() + "#q=leaf:513")
+    page.run("until(() => document.querySelector('.line'))")
+    page.run("document.querySelector('.line').click()")
+    page.run("until(() => document.querySelector('.proof .buttons'))")
+    click = "for (const one of document.querySelectorAll('.proof .buttons button')) one.click()"
+    browser.saving(tmp_path, lambda: page.run(f"(() => {{ {click}; }})()"), files=2)
+    entry, proof = (tmp_path / f"513.{end}" for end in ("entry", "tlog-proof"))
+    assert verify_receipt(proof.read_bytes(), entry.read_bytes(), key)[0] == 513
+    assert entry.read_bytes() == archive.held[513]
+    assert page.faults == []

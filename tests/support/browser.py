@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -135,6 +135,20 @@ class Browser:
         self._answers: dict[int, dict[str, Any]] = {}
         self._pages: dict[str, Page] = {}
         self.loaded: set[str] = set()
+        self._saved = 0
+
+    def saving(self, folder: Path, what: Callable[[], object], files: int = 1) -> None:
+        """Do something that saves files to this folder, and wait until they are there."""
+        self.call(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(folder),
+            eventsEnabled=True,
+        )
+        wanted = self._saved + files
+        what()
+        while self._saved < wanted:
+            self.receive()
 
     def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
         self._count += 1
@@ -160,6 +174,8 @@ class Browser:
         message = json.loads(line)
         if "id" in message:
             self._answers[message["id"]] = message
+        elif message["method"] == "Browser.downloadProgress":
+            self._saved += message["params"]["state"] == "completed"
         elif message["method"] == "Page.loadEventFired":
             self.loaded.add(message["sessionId"])
         elif message.get("sessionId") in self._pages:

@@ -133,6 +133,7 @@ _ACTS = {
     "key-published": 3,
     "policy-applied": 3,
     "key-destroyed": 4,
+    "tenant-erased": 4,
     "revocation-lifted": 8,
     "key-compromised": 9,
     "key-activated": 10,
@@ -150,6 +151,7 @@ _GRAVE = {
     "broke-glass": Severity.HIGH,
     "key-compromised": Severity.HIGH,
     "key-destroyed": Severity.MEDIUM,
+    "tenant-erased": Severity.HIGH,
 }
 _PASSING = frozenset({"late", "silence"})
 _WORST = frozenset(

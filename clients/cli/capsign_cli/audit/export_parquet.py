@@ -52,7 +52,7 @@ as text, times UTC; what does not apply is NULL.
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
-    "memory_limit": "512MB",
+    "memory_limit": "256MB",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
@@ -61,7 +61,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 class ParquetSink:
     """Each batch becomes a file, which has its name when it is complete and durable."""
 
-    most = 50_000
+    most = 20_000
 
     def __init__(self, folder: Path, origin: str) -> None:
         import duckdb

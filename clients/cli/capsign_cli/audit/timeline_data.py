@@ -6,8 +6,9 @@ differences: that is what compresses well, and what a search looks through fast.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -137,6 +138,21 @@ class Timeline:
             for name, width in HASHES.items()
             for row in self.rows
         )
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """SPIFFE IDs as they are told apart among these: the trust domain only where there are several,
+    and of a service account in Kubernetes namespace and name.
+    """
+    known = list(names)
+    domains = {one.split("/")[2] for one in known if one.startswith("spiffe://")}
+    if len(domains) > 1:
+        return {one: one.removeprefix("spiffe://") for one in known}
+    return {one: _ACCOUNT.sub(r"\1/\2", _DOMAIN.sub("", one)) for one in known}
+
+
+_DOMAIN = re.compile(r"^spiffe://[^/]+/")
+_ACCOUNT = re.compile(r"^ns/([^/]+)/sa/([^/]+)$")
 
 
 def clock(time_ms: int) -> str:

@@ -76,7 +76,7 @@ class Details {
   }
 
   #filter(name, value) {
-    const button = element("button", { type: "button", className: "copy", textContent: "Only these" });
+    const button = element("button", { type: "button", className: "copy only", textContent: "Only these" });
     button.setAttribute("aria-label", `Only rows with ${this.rows.titles[name] ?? name} ${value}`);
     button.addEventListener("click", () => this.actions.filter(name, value));
     return button;

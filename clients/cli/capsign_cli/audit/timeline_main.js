@@ -7,7 +7,7 @@ const MARKS = {
   act: { title: "Keys, policy, people", sign: "circle", through: false },
 };
 const COLUMNS = ["time", "what", "who", "on", "algorithm", "purpose", "grant", "result", "stream", "leaf"];
-const PRINTED = 1000;
+const PRINTED = 500;
 
 const $ = (id) => document.getElementById(id);
 const count = (number) => number.toLocaleString("en");

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from capsign_cli.audit.timeline_data import GROUPS, MARKS, Row, Timeline, clock, who
+from capsign_cli.audit.timeline_data import GROUPS, MARKS, Row, Timeline, clock, short_names, who
 
 MOST_LANES = 12
 NARROWEST = 20
@@ -95,6 +95,7 @@ def lines(
     label = min(max(width // 3, 12), 34)
     columns = max(width - label - 10, NARROWEST)
     lanes = lanes_of(timeline.rows, by, columns)
+    names = short_names(lane.name for lane in lanes.lanes)
     yield f"{timeline.origin}  {len(timeline.rows):,} rows  {timeline.span()}"
     yield ""
     yield f"{'':{label}} {_axis(lanes, columns)}"
@@ -104,7 +105,7 @@ def lines(
             total = f"{sum(counts):>8,}"
             yield f"{GROUPS[group]:<{label}} {paint(drawn, group)} {total}"
     for lane in lanes.lanes:
-        name, total = _short(lane.name, label), f"{sum(lane.counts):>8,}"
+        name, total = _cut(names[lane.name], label), f"{sum(lane.counts):>8,}"
         yield f"{name:<{label}} {_bars(lane, ramp, paint)} {total}"
     yield from _listed(timeline, paint)
 
@@ -148,7 +149,6 @@ def _listed(timeline: Timeline, paint: Callable[[str, str], str]) -> Iterator[st
         yield f"  {clock(row.time_ms)}  {what} {told}  leaf {row.leaf}"
 
 
-def _short(name: str, room: int) -> str:
+def _cut(name: str, room: int) -> str:
     """The end of a name, which tells it apart."""
-    name = name.removeprefix("spiffe://")
     return name if len(name) <= room else "~" + name[1 - room :]
