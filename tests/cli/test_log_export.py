@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from capsign_adapter.sign.retention import Retention
 from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_evidence.archive import open_archive
@@ -82,3 +83,36 @@ def test_a_log_of_another_key_is_not_copied(replica, export, tmp_path):
     assert code == 1
     assert told["error"]["reason"] == "CHECKPOINT_INVALID"
     assert not (tmp_path / "log").exists()
+
+
+def test_a_store_is_verified_with_its_cold_files(replica, tmp_path, capsys):
+    """`capsign audit verify` over both, as one; and a cold file that was changed is found."""
+    store, cold = replica.rig.store, tmp_path / "cold"
+    retention = Retention(
+        store,
+        cold,
+        1,
+        lambda: replica.rig.checkpoints.current(1),
+        lambda: bytes(32),
+        lambda: 1 << 50,
+    )
+    while retention.step():
+        pass
+    replica.rig.checkpoints.current(1)
+
+    def verify():
+        place = f"{tmp_path / 'store' / 'store.db'},{cold}"
+        key = replica.replica.verifier_key
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["audit", "verify", place, "--log-key", key, "-o", "json"])
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    code, told = verify()
+    assert code == 0, told
+    file = cold / "tile" / "entries" / "000"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    code, told = verify()
+    assert code == 1, told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from capsign import AsyncSigner, Refused, Signer, new_intent_id
+from capsign import AsyncSigner, Refused, Signer, Unavailable, new_intent_id
 from capsign_evidence.bundle import Bundle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 
@@ -47,6 +47,19 @@ def test_an_intent_that_the_log_does_not_have(agent):
     with Signer(agent.path) as signer, pytest.raises(Refused) as refused:
         signer.receipt(new_intent_id())
     assert refused.value.reason == "NOT_IN_LOG"
+
+
+def test_it_waits_until_witnesses_have_cosigned_and_no_longer_than_it_may(agent):
+    intent = new_intent_id()
+    agent.receipts[intent] = told()
+    agent.unwitnessed = 2
+    with Signer(agent.path) as signer:
+        assert signer.receipt(intent).leaf_index == 12
+        assert len(agent.receipts_asked) == 3
+        agent.unwitnessed = 1000
+        with pytest.raises(Unavailable) as late:
+            signer.receipt(intent, timeout=0.1)
+    assert late.value.reason == "NOT_WITNESSED"
 
 
 async def test_for_asyncio_too(agent):

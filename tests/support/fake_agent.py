@@ -69,6 +69,8 @@ class FakeAgent(rpc.SigningServiceServicer):
         self.ledger: dict[bytes, Any] = {}
         self.receipts: dict[bytes, pb.GetReceiptResponse] = {}
         self.status = pb.GetStatusResponse()
+        self.unwitnessed = 0
+        """How often a receipt is not there yet."""
         self.receipts_asked: list[pb.GetReceiptRequest] = []
         self.reports: list[pb.ReportVerificationsRequest] = []
         self.reported = threading.Event()
@@ -250,6 +252,10 @@ class FakeAgent(rpc.SigningServiceServicer):
 
     def GetReceipt(self, request, context):
         self.receipts_asked.append(request)
+        if self.unwitnessed:
+            self.unwitnessed -= 1
+            refusal = FailureError(reasons.REASON_NOT_WITNESSED, "Not yet.", retry_after_ms=1)
+            abort(context, refusal)
         found = self.receipts.get(request.intent_id)
         if found is None:
             abort(context, FailureError(reasons.REASON_NOT_IN_LOG, "There is no such intent."))

@@ -28,6 +28,7 @@ from support import generic_client, go_log_verifier, needs
 from support.dev import Dev
 from support.direct_adapter import DirectAdapter
 from support.direct_log import DirectLog, read
+from support.pages import blocks
 
 MESSAGE = b"order 7: two of everything"
 JWT = {"purpose": "jwt", "protocol": "jwt", "role": "issuer", "protocol_version": "1"}
@@ -124,6 +125,44 @@ def test_openssl_verifies(signer, tmp_path, algorithm, wanted):
     assert signed.custody == (
         "hsm-direct" if wanted["purpose"].startswith("root-") else "adapter-memory"
     )
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "Ed25519"])
+def test_a_bundle_is_checked_with_nothing_of_ours(world, tmp_path, algorithm):
+    """`capsign sign --bundle` and the script of docs/operations/receipts.md, with OpenSSL; then our
+    own verifier, offline.
+    """
+    message, bundle = tmp_path / "message", tmp_path / "bundle"
+    message.write_bytes(MESSAGE)
+    where = ["--socket", world.socket(), "-p", "jwt", "-a", algorithm, "--protocol", "jwt"]
+    told = _capsign("sign", message, "--bundle", bundle, *where, "--role", "issuer")
+    whole = json.loads(bundle.read_text())
+    (tmp_path / "key.pem").write_text(whole["signatures"][0]["public_key"])
+    [script] = [
+        one.text for one in blocks("docs/operations/receipts.md") if "check.py B" in one.text
+    ]
+    (tmp_path / "check.py").write_text(script)
+    log_key = world.about["log_key"]
+
+    def check(text: bytes) -> int:
+        message.write_bytes(text)
+        command = [sys.executable, "-I", "-S", "check.py", "bundle", "message", log_key, "key.pem"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert check(MESSAGE) == 0
+    assert check(b"another") == 1
+    message.write_bytes(MESSAGE)
+    verified = _capsign(
+        "verify", message, "--receipt", bundle, "--log-key", log_key, "--kid", told["kid"]
+    )
+    assert verified["leaf_index"] == told["leaf_index"]
+
+
+def _capsign(*arguments) -> dict:
+    command = [sys.executable, "-m", "capsign_cli", *map(str, arguments), "-o", "json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
 
 
 def test_cryptography_verifies_ml_dsa_65(signer):
