@@ -17,6 +17,7 @@ from capsign_agent.front import sockets
 from capsign_agent.front.sockets import SocketError
 from capsign_agent.identity import configured_source
 from capsign_agent.journal.directory import JournalError, look_at
+from capsign_agent.witness.memory import WitnessMemory
 
 
 def check(config: Config, clock: Callable[[], float] = time.time) -> None:
@@ -28,5 +29,8 @@ def check(config: Config, clock: Callable[[], float] = time.time) -> None:
         for path in (config.health.path, config.probe_path):
             sockets.look_at(path)
         look_at(config.journal.dir)
+        remembered = WitnessMemory(config.journal.dir, config.log.key)
+        remembered.view()
+        remembered.split_views()
     except (SocketError, JournalError) as error:
         raise SettingsError(str(error)) from None

@@ -20,8 +20,8 @@ from capsign_evidence.proofs import MAX_PROOF_HASHES, ProofError, verify_consist
 
 FORMAT = "capsign-split-view/1"
 
-MAX_FILE_LEN = 64 * 1024
-"""Longest file that is read, bytes: two checkpoints of 8 KiB and 64 hashes fit."""
+MAX_FILE_LEN = 256 * 1024
+"""Longest file that is read, bytes: two notes of 64 KiB and 64 hashes fit."""
 
 
 class Fault(IntEnum):

@@ -96,3 +96,9 @@ def test_a_workload_api(place: Home) -> None:
         assert "identity.workload_api.socket" in said(place)
         api.listen()
         check_config.check(place.config())
+
+
+def test_what_it_remembers_of_the_log_and_cannot_read(place: Home) -> None:
+    (place.journal / "witness").mkdir(parents=True)
+    (place.journal / "witness" / "checkpoint").write_text("not a note")
+    assert "no log-key" in said(place)

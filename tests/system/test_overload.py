@@ -33,7 +33,7 @@ from support.dev import Dev
 SIGNATURES = int(os.environ.get("CAPSIGN_OVERLOAD_SIGNATURES", "10000"))
 AT_ONCE = 250
 THREADS = 4
-PATIENCE_S = 90.0
+PATIENCE_S = 90.0 + SIGNATURES / 500
 
 
 class Load:
@@ -231,7 +231,7 @@ SCENES = (
 )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + SIGNATURES / 50)
 def test_released_signatures_leaves_and_records_are_the_same_set(house):
     with ThreadPoolExecutor(THREADS) as pool:
         load = Load(house.dev.socket(), pool)

@@ -171,13 +171,14 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
 
     def _recent(self, size: int, max_age_ms: int) -> Checkpoint:
         """Returns the last checkpoint if it is not older than that and has so many leaves, else one
-        of the tree as it is now: agents ask by the hundred, and each new one is a signature in the
-        token.
+        of the tree as it is now, which has fewer if the log has: agents ask by the hundred, and
+        each new one is a signature in the token.
         """
         now = now_ms()
-        latest = self._checkpoints.covering(size - 1, now) if max_age_ms else None
-        if latest is not None and now - latest.at_ms <= max_age_ms:
-            return latest
+        if max_age_ms and size <= self._store.control().tree_size:
+            latest = self._checkpoints.covering(size - 1, now)
+            if now - latest.at_ms <= max_age_ms:
+                return latest
         return self._checkpoints.current(now)
 
     @guarded
