@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 ED25519 = 0x01
 """The signature type byte of a plain Ed25519 signature."""
 
@@ -104,6 +101,10 @@ class VerifierKey:
 
     def verify(self, text: bytes, signature: bytes) -> None:
         """Raise NoteError unless this key signed the text."""
+        # Loaded with the first signature: an agent's start should not wait for it.
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, text)
         except (InvalidSignature, ValueError):
