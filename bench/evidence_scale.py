@@ -89,8 +89,8 @@ def _sizes(place: Path, records: int) -> None:
         size, entries = connection.execute(
             "SELECT SUM(leaf_count), TOTAL(LENGTH(entries)) FROM log_segments"
         ).fetchone()
-    for name, size in sorted(rows, key=lambda row: -row[1]):
-        _tell(f"bytes_a_record.{name}", round(size / records, 1))
+    for name, used in sorted(rows, key=lambda row: -row[1]):
+        _tell(f"bytes_a_record.{name}", round(used / records, 1))
     _tell("bytes_a_record.of_entries", round(entries / records, 1))
     _tell("bytes_a_record.all", round(place.stat().st_size / records, 1))
     _tell("bytes_an_entry.all", round(place.stat().st_size / size, 1))

@@ -12,7 +12,7 @@ from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 from capsign_evidence.archive.interface import Archive, Batch
 from capsign_evidence.archive.record_events import of_batch
 from capsign_evidence.archive.selection import Selection, select
-from capsign_evidence.archive.summary import Summary, terms_of
+from capsign_evidence.archive.summary import rules_out, terms_of
 from capsign_evidence.leaf import Kind
 from capsign_evidence.merkle import TILE_WIDTH
 
@@ -94,8 +94,7 @@ def _runs(
         begin, end = tile * TILE_WIDTH, (tile + 1) * TILE_WIDTH
         if end > size:
             break
-        summary = Summary.decode(data)
-        if summary is not None and not summary.may_hold(selection, wanted):
+        if rules_out(data, selection, wanted):
             if start < begin:
                 yield start, begin
             start = max(start, end)

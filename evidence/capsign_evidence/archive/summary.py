@@ -73,21 +73,30 @@ class Summary:
         """Whether one of the selected events may be in the tile. `wanted` is `terms_of` the
         selection's conditions.
         """
-        if self.unreadable:
-            return True
-        if self.last_ms < selection.since_ms or self.first_ms >= selection.until_ms:
-            return False
-        return all(any(map(self._has, alternatives)) for alternatives in wanted)
+        return not rules_out(self.encode(), selection, wanted)
 
-    def _has(self, term: int) -> bool:
-        bits, size = self.filter, len(self.filter) * 8
-        at, step = term & 0xFFFFFFFF, term >> 32 | 1
-        for _ in range(PROBES):
-            bit = at % size
-            if not bits[bit >> 3] & 1 << (bit & 7):
-                return False
-            at += step
+
+def rules_out(data: bytes, selection: Selection, wanted: Iterable[Iterable[int]]) -> bool:
+    """Whether an encoded summary says that none of the selected events is in its tile; one that
+    this program cannot use says nothing. A large log has tens of thousands.
+    """
+    if len(data) <= _HEAD.size or data[0] != VERSION or data[1] & _UNREADABLE:
+        return False
+    _, _, first_ms, last_ms = _HEAD.unpack_from(data)
+    if last_ms < selection.since_ms or first_ms >= selection.until_ms:
         return True
+    return not all(any(_has(data, term) for term in alternatives) for alternatives in wanted)
+
+
+def _has(data: bytes, term: int) -> bool:
+    size = (len(data) - _HEAD.size) * 8
+    at, step = term & 0xFFFFFFFF, term >> 32 | 1
+    for _ in range(PROBES):
+        bit = at % size
+        if not data[_HEAD.size + (bit >> 3)] & 1 << (bit & 7):
+            return False
+        at += step
+    return True
 
 
 def terms_of(conditions: Iterable[Condition]) -> list[list[int]]:
