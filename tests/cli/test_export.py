@@ -275,6 +275,23 @@ def test_whatever_fails_each_event_is_taken_and_none_is_passed_over(shape, fault
         assert sink.taken == wanted
 
 
+def test_a_follower_takes_what_comes():
+    archive, sink = archive_of([0, 2, 0]), Flaky([])
+    whole, archive.held = archive.held, archive.held[:1]
+
+    def wait(_):
+        if archive.held is whole:
+            raise KeyboardInterrupt
+        archive.held = whole
+
+    patience = Patience(5, None, wait=wait)
+    cursor = Cursor(ORIGIN, "test")
+    run = Export(archive, EVERYTHING, sink, CursorFile(None), cursor, patience, lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        run.follow()
+    assert sink.taken == [uid_of(ORIGIN, one) for one in events(archive)]
+
+
 def test_leaves_that_were_moved_away_are_not_passed_over():
     archive = archive_of([0, 0, 0])
     archive.first = 2

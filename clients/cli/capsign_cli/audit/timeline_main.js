@@ -33,7 +33,7 @@ const start = async () => {
     command: (leaf) => document.body.dataset.command.replace("LEAF", String(leaf)),
   });
   const table = new Table(rows, COLUMNS, {
-    grid: $("grid"), scroller: $("scroller"), body: $("lines"), space: $("space"),
+    scroller: $("scroller"), body: $("lines"), space: $("space"),
   }, (row) => select(row));
 
   let asked = 0;

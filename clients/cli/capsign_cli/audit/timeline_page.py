@@ -181,10 +181,10 @@ def _table() -> str:
         f'<div class="c-{name}" role="columnheader">{title}</div>' for name, title in _HEADS.items()
     )
     return (
-        '<div class="below only-live"><section id="grid" role="grid" aria-label="Rows in view">'
-        '<div id="scroller" tabindex="0" role="rowgroup" aria-label="Rows; arrow keys choose one">'
+        '<div class="below only-live"><section id="grid">'
+        '<div id="scroller" tabindex="0" role="grid" aria-label="Rows; arrow keys choose">'
         f'<div class="heads" role="row" aria-rowindex="1">{heads}</div>'
-        '<div id="space"></div><div id="lines" role="presentation"></div>'
+        '<div id="space"></div><div id="lines" role="rowgroup"></div>'
         '<p class="none" id="nothing" hidden>Nothing that matches is in view.</p></div></section>'
         '<section id="details" aria-labelledby="details-title" aria-live="polite" hidden></section>'
         "</div>\n"

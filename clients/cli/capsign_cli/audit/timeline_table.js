@@ -7,7 +7,7 @@ const MOST_HEIGHT = 8e6;
 
 class Table {
   constructor(rows, columns, elements, chosen) {
-    Object.assign(this, { rows, columns, ...elements }); // grid, scroller, body, space: elements
+    Object.assign(this, { rows, columns, ...elements }); // scroller, body, space: elements
     this.list = new Uint32Array(0);
     this.at = -1; // place in the list of the row that is selected
     this.chosen = chosen;
@@ -22,7 +22,7 @@ class Table {
   setRows(list, selected) {
     this.list = list;
     this.at = selected < 0 ? -1 : list.indexOf(selected);
-    this.grid.setAttribute("aria-rowcount", String(list.length + 1));
+    this.scroller.setAttribute("aria-rowcount", String(list.length + 1));
     this.height = Math.min(list.length * ROW, MOST_HEIGHT);
     this.space.style.height = `${this.height + HEAD}px`;
     this.#paint();
