@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from capsign_adapter.algorithms.kinds import Feature
+from capsign_adapter.custody.erasing import PepperClearing
+from capsign_adapter.custody.making import Author
 from capsign_adapter.decide.context import Context
 from capsign_adapter.enrol.certificates import root_certificate
 from capsign_adapter.keys import labels, provision
@@ -18,8 +20,12 @@ from capsign_adapter.keys.authority_key import AuthorityKey
 from capsign_adapter.keys.commitment import CommitmentKeys
 from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
+from capsign_adapter.keys.result_seal import SealBrokenError
+from capsign_adapter.model.erasures import Erasure
+from capsign_adapter.token.interface import KeyMissingError
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
+from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as pb
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -63,6 +69,49 @@ def life(reopen):
     ]
     yield token, rows
     token.close()
+
+
+class ErasureRows:
+    """Of the store: one tenant that was erased, and how often its pepper was shown to be gone."""
+
+    def __init__(self) -> None:
+        self.proofs: list[bytes] = []
+
+    def clock_ms(self) -> int:
+        return 1
+
+    def erasures(self) -> list[Erasure]:
+        return [Erasure("leaver", 7, 1)]
+
+    def prove_erased(self, tenant, leaf, now_ms) -> int:
+        self.proofs.append(leaf(7))
+        return 0
+
+
+def test_an_erased_pepper_is_used_by_nobody_any_more(life):
+    token, _ = life
+    label = labels.pepper("leaver")
+    provision.make_pepper(token, "leaver")
+    keys = CommitmentKeys(token, lambda: 0)
+    kept = keys.for_tenant("leaver").results.seal(b"signature", b"")
+    rows = ErasureRows()
+    found: list[str] = []
+    author = Author("spiffe://capsign.test/adapter/custody", bytes(32))
+    clearing = PepperClearing(token, rows, lambda: author, lambda: 1, found.append)
+    for _ in range(2):
+        clearing.look(rows.erasures())
+    assert (len(rows.proofs), found) == (1, [])
+    keys.clear()
+    assert label not in token.labels()
+    with pytest.raises(KeyMissingError):
+        token.hmac(label, b"capsign1 commitment")
+    with pytest.raises(FailureError):
+        keys.for_tenant("leaver")
+    # a pepper that is made under that name is another: what was sealed before stays closed
+    provision.make_pepper(token, "leaver")
+    with pytest.raises(SealBrokenError):
+        keys.for_tenant("leaver").results.open(kept, b"")
+    token.destroy(label)
 
 
 def signers(token, row, numbers):
