@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import capsign
 import psutil
 import pytest
 from capsign_cli import __main__ as cli
+from capsign_wire.adapter.v1 import inventory_pb2, inventory_pb2_grpc
 from capsign_wire.intents import new_intent_id
 from support.dev import Dev
 from support.direct_adapter import DirectAdapter
@@ -32,6 +34,22 @@ def reconciled(dev: Dev, capsys: pytest.CaptureFixture[str], *more: object) -> t
     with pytest.raises(SystemExit) as ended:
         cli.main(command)
     return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+def wait_for_the_running_adapter(dev: Dev) -> None:
+    """Until it says by itself what a responder asks it for."""
+    end = time.monotonic() + 120
+    with DirectAdapter(dev.about, client="responder", where=people(dev)) as adapter:
+        stub = inventory_pb2_grpc.InventoryServiceStub(adapter.channel)
+        request = inventory_pb2.ListIncidentsRequest()
+        while not (standing := stub.ListIncidents(request, timeout=30).incidents):
+            assert time.monotonic() < end, "it found nothing"
+            time.sleep(0.5)
+    assert [one.kind for one in standing] == [inventory_pb2.INCIDENT_KIND_SIGNED_NOT_REPORTED]
+
+
+def people(dev: Dev) -> str:
+    return "admin" if "admin" in dev.about["adapters"][0] else "address"
 
 
 def kinds(told: Any) -> list[str]:
@@ -56,6 +74,7 @@ def test_who_signs_with_an_agents_credentials_and_in_the_token_is_named(
     """The thief has the agent's certificate, key and a handle: all that the adapter asks for. What
     he cannot do is to have the agent report it.
     """
+    dev.replace_adapter(CAPSIGN_ADAPTER_RECONCILE_REPORT_SECONDS="10")
     honest = sign(dev, b"one")
     intent_id = new_intent_id()
     with DirectAdapter(dev.about) as adapter:
@@ -63,6 +82,8 @@ def test_who_signs_with_an_agents_credentials_and_in_the_token_is_named(
         stolen = adapter.sign(
             handle, "ES256", intent_id, hashlib.sha256(b"two").digest(), protocol="jwt"
         )
+    sign(dev, b"three")  # the agent names a later leaf
+    wait_for_the_running_adapter(dev)
     dev.end(dev.agent)
     code, told = reconciled(dev, capsys)
     [incident] = told["incidents"]
