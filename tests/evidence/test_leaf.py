@@ -42,7 +42,7 @@ from capsign_evidence.rollout_leaf import (
     SideFigures,
     VerificationsReported,
 )
-from capsign_wire.adapter.v1 import admin_pb2, approvals_pb2
+from capsign_wire.adapter.v1 import admin_pb2, approvals_pb2, inventory_pb2
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
@@ -595,3 +595,10 @@ def test_an_act_that_is_none_of_a_proposal_is_refused():
     what = Proposed(INTENT, ProposedAct.POLICY, "policy/2", bytes(32))
     with pytest.raises(LeafError, match="act"):
         leaf.proposal(TIME, bytes(32), Act.KEY_CREATED, "spiffe://t/op", what, GlassReason.NONE, 1)
+
+
+def test_numbers_of_incidents_are_those_of_the_wire():
+    wire = {
+        name.removeprefix("INCIDENT_KIND_"): n for name, n in inventory_pb2.IncidentKind.items()
+    }
+    assert {kind.name: kind.value for kind in IncidentKind} | {"UNSPECIFIED": 0} == wire
