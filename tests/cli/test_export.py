@@ -103,6 +103,27 @@ def test_the_same_command_goes_on_where_the_last_one_ended(run, place, rig, tmp_
     assert to.stat().st_mode & 0o077 == 0
 
 
+def test_a_directory_of_tiles_has_the_same_events_as_the_store(run, place, rig, tmp_path, capfd):
+    """And an export that was begun with one goes on with the other."""
+    tiles, cursor = tmp_path / "tiles", tmp_path / "cursor"
+    key = rig.checkpoints.verifier_key
+    begun = tmp_path / "begun.jsonl"
+    assert run("--to", begun, "--cursor", cursor)[0] == 0
+    rig.sign(b"one more")
+    rig.checkpoints.current(now_ms())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["log", "export", str(tiles), "--archive", place, "--log-key", key])
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["audit", "export", str(tiles), "--to", str(begun), "--cursor", str(cursor)])
+    capfd.readouterr()
+    assert ended.value.code == 0
+    assert [one["metadata"]["uid"] for one in lines(begun.read_text())] == expected(place)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["audit", "timeline", str(tiles), "-o", "json"])
+    assert json.loads(capfd.readouterr().out)["groups"]["signed"] == 61
+
+
 def test_a_line_that_was_cut_off_is_taken_away(run, place, tmp_path):
     to = tmp_path / "events.jsonl"
     to.write_text('{"whole": 1}\n{"torn": ' + "x" * 100_000)

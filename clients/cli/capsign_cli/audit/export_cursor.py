@@ -106,7 +106,7 @@ def must_continue(cursor: Cursor, first: int, size: int, last_hash: str) -> None
         raise CliError(REFUSED, "ROLLED_BACK", text, advice)
     if cursor.leaf < first:
         text = f"Leaves {cursor.leaf:,} to {first - 1:,} were moved away, and are not exported."
-        advice = "Name the archive that has them too."
+        advice = "Name their directory too: STORE,COLDDIR."
         raise CliError(REFUSED, "MOVED_AWAY", text, advice)
     if cursor.last_hash and last_hash and cursor.last_hash != last_hash:
         text = f"Leaf {cursor.leaf - 1:,} is another entry than the one that was exported."
