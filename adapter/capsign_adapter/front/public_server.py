@@ -60,8 +60,10 @@ store.
 OF_READER_PER_SECOND, OF_READER_AT_ONCE = 200, 400
 """Rate and burst of the requests of one auditor, responder or operator with a certificate."""
 
-CERTIFICATE_SECONDS = 60.0
-"""Between looks whether there is another certificate."""
+CERTIFICATE_SECONDS = 5.0
+"""Between looks whether there is another certificate: one from our authority is renewed at half of
+its life, and what was served after its end nobody would trust.
+"""
 
 
 class PublicServer:

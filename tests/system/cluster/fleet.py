@@ -55,6 +55,7 @@ class Fleet:
                 "operatorAuthority": {"configMap": OPERATORS},
                 "preStopSeconds": 1,
                 "drainSeconds": 5,
+                "publicKeys": {"enabled": True},
                 "identity": {"svidTtlSeconds": 30, "propagationSeconds": 5},
             },
             "agent": {
