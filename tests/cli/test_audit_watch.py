@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
@@ -89,3 +92,20 @@ def test_it_shows_what_comes_and_stops_at_a_log_that_shrank():
     assert seen == [(603, [600, 601, 602]), (605, [603, 604])]
     selection = Selection(select({"outcome": ["refused"]}))
     assert [list(events) for _, events in follow(archive, selection, 0, None)] == [[]]
+
+
+def test_ctrl_c_ends_it_behind_what_was_shown(store, tmp_path):
+    """Whoever follows a log ends it that way: a sentence and the exit code of an interrupt."""
+    place, cursor = tmp_path / "store.db", tmp_path / "cursor"
+    command = [sys.executable, "-m", "capsign_cli", "audit", "watch", str(place)]
+    options = ["--from-leaf", "1", "--cursor", str(cursor), "-o", "json"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        shown = [json.loads(process.stdout.readline())["index"] for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        left, said = process.communicate(timeout=60)
+    assert (shown, left, process.returncode) == ([1, 2], "", 130)
+    assert json.loads(said)["error"]["reason"] == "INTERRUPTED"
