@@ -226,9 +226,9 @@ def _sign(scratch: Path, records: int, rounds: int) -> None:
 
 
 def _p50_us(socket: str) -> float:
-    load = [sys.executable, "-m", "bench.load", "--socket", socket, "--threads", "1"]
+    load = [sys.executable, "-m", "bench.load", "--threads", "1", "--no-coalesce"]
     done = subprocess.run(
-        [*load, "--no-coalesce", "--seconds", "5"], check=True, capture_output=True, text=True
+        [*load, "--seconds", "5", socket], check=True, capture_output=True, text=True
     )
     return round(float(json.loads(done.stdout)["p50_us"]), 1)
 
