@@ -117,7 +117,7 @@ class Replica:
             periodic.store_growth(config, self.state, metrics),
             *retention_ticker(config, self.state, metrics),
             periodic.due_proposals(self.listeners, metrics),
-            TileSummaries(self.state.store).ticker(),
+            TileSummaries(self.state.store, lambda: self.reconciliation.reads_the_log).ticker(),
             self.listeners.custody.ticker(),
             self.listeners.rollouts.ticker(),
             self.listeners.policies.ticker(),

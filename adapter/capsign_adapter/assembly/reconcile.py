@@ -12,7 +12,7 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.reconcile.follower import Follower
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.tickers import Ticker
+from capsign_adapter.sign.tickers import BESIDE_SIGNERS, Ticker
 
 FOLLOW_S = 2.0
 """Between steps once the end of the log is reached, seconds."""
@@ -47,7 +47,14 @@ class Reconciliation:
         """Follow the log; none if that is turned off. Not yet started."""
         if not self._enabled:
             return []
-        return [Ticker("reconcile", FOLLOW_S, self._step, first_after_s=FOLLOW_S)]
+        return [
+            Ticker("reconcile", FOLLOW_S, self._step, first_after_s=FOLLOW_S, share=BESIDE_SIGNERS)
+        ]
+
+    @property
+    def reads_the_log(self) -> bool:
+        """Whether it is for this replica to read the log: one does, or each where none follows."""
+        return self.follower.leads or not self._enabled
 
     def _step(self) -> bool:
         more = self.follower.step()

@@ -5,6 +5,7 @@ old intents, sweep caches.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -24,12 +25,16 @@ EXPIRE_SECONDS = 0.1
 MORE_SECONDS = 0.05
 """Pause before a call that continues the last one, so that others get the lock that it held."""
 
+BESIDE_SIGNERS = 0.05
+"""Part of a core that work which can wait may take while it has more to do."""
+
 
 class Ticker:
     """Calls `action` at once and then every `every_seconds`, on a thread of its own.
 
     A failure is logged (the first of several in a row) and the action is called again. If it
-    returns True, there is more to do, and it is called again after MORE_SECONDS.
+    returns True, there is more to do, and it is called again after MORE_SECONDS, or later if it
+    would take more of a core than `share` allows.
     """
 
     def __init__(
@@ -38,9 +43,15 @@ class Ticker:
         every_seconds: float,
         action: Callable[[], bool | None],
         first_after_s: float = 0.0,
+        share: float = 1.0,
+        cpu_s: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`first_after_s`: seconds before the first call."""
+        """`first_after_s`: seconds before the first call. `share`: part of a core that it may take
+        while there is more to do; `cpu_s`: CPU seconds that the calling thread has used.
+        """
         self.name = name
+        self._pause_per_work = 1 / share - 1
+        self._cpu_s = cpu_s
         self._first_after = first_after_s
         self._every = every_seconds
         self._action = action
@@ -64,6 +75,7 @@ class Ticker:
             return
         while True:
             more: bool | None = False
+            before = self._cpu_s()
             try:
                 more = self._action()
                 failing = False
@@ -72,7 +84,8 @@ class Ticker:
                 if not failing:
                     logs.error("ticker.failed", ticker=self.name, reason=failure_of(error).row.name)
                 failing = True
-            if wait(min(MORE_SECONDS, self._every) if more else self._every):
+            pause = max(MORE_SECONDS, (self._cpu_s() - before) * self._pause_per_work)
+            if wait(min(pause, self._every) if more else self._every):
                 return
 
 

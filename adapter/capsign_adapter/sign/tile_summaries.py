@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from capsign_evidence.archive.interface import Batch
 from capsign_evidence.archive.summary import summarise
 from capsign_evidence.merkle import TILE_WIDTH
 
-from capsign_adapter.sign.tickers import Ticker
+from capsign_adapter.sign.tickers import BESIDE_SIGNERS, Ticker
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.summaries import Summaries
@@ -30,13 +31,17 @@ class Summarised(ControlState, EvidenceLog, AuditBatches, Summaries, Protocol):
 
 
 class TileSummaries:
-    """Any replica may do it, and all do: who comes second writes nothing."""
+    """Any replica may do it: who comes second writes nothing."""
 
-    def __init__(self, store: Summarised) -> None:
+    def __init__(self, store: Summarised, mine: Callable[[], bool] = lambda: True) -> None:
+        """`mine` says whether it is for this replica to do, so that not all do the same."""
         self._store = store
+        self._mine = mine
 
     def step(self) -> bool:
         """Summarise the next tiles. Returns whether there are more."""
+        if not self._mine():
+            return False
         done = self._store.summarised_tiles()
         full = self._store.control().tree_size // TILE_WIDTH
         upto = min(done + TILES, full)
@@ -45,7 +50,7 @@ class TileSummaries:
         return upto < full
 
     def ticker(self) -> Ticker:
-        return Ticker("summaries", EVERY_S, self.step)
+        return Ticker("summaries", EVERY_S, self.step, share=BESIDE_SIGNERS)
 
     def _of(self, tile: int) -> bytes:
         first = tile * TILE_WIDTH

@@ -131,3 +131,19 @@ def test_a_call_that_fails_is_made_again_at_its_time_and_no_sooner():
         return True
 
     assert run_through(Ticker("test", DAY_S, action), 2) == [MORE_SECONDS, DAY_S]
+
+
+def test_work_that_can_wait_takes_its_share_of_a_core_and_no_more():
+    """Summaries and reconciliation took a third of a core from signers while there was a lot to
+    read.
+    """
+    used = iter([1.0, 1.2, 5.0, 5.0001, 9.0, 9.5])
+    answers = iter([True, True, False])
+    ticker = Ticker("test", 60, lambda: next(answers), share=0.05, cpu_s=lambda: next(used))
+    assert run_through(ticker, 3) == pytest.approx([0.2 * 19, MORE_SECONDS, 60])
+
+
+def test_however_long_it_took_it_is_called_at_its_time():
+    used = iter([0.0, 100.0])
+    ticker = Ticker("test", 60, lambda: True, share=0.05, cpu_s=lambda: next(used))
+    assert run_through(ticker, 1) == [60]

@@ -69,3 +69,9 @@ def test_a_second_replica_goes_on_where_the_first_was(store, tmp_path):
     assert not TileSummaries(other).step()
     assert other.summarised_tiles() == 2
     other.close()
+
+
+def test_a_replica_leaves_it_to_the_one_that_reads_the_log(store):
+    store.append(signatures(0, 512), NOW)
+    assert not TileSummaries(store, lambda: False).step()
+    assert store.summarised_tiles() == 0
