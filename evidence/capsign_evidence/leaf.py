@@ -158,6 +158,8 @@ class Act(IntEnum):
     """A difference was found: an object in the token that nothing accounts for."""
     INCIDENT_CLOSED = 73
     """Somebody looked into an incident that does not end by itself, and closed it."""
+    SIGNATURE_REPORTED = 74
+    """Somebody handed in a signature that no entry is about."""
     COMMITMENTS_TOLD = 90
     """Somebody was told the commitments of a message of a tenant."""
     TENANT_ERASED = 91

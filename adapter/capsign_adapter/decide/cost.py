@@ -175,6 +175,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "ListDrift": lambda _: MAKE + 8 * READ,
     "ListIncidents": lambda _: 8 * READ,
     "CloseIncident": lambda _: 16 * READ,
+    "ReportSignatures": lambda request: len(request.signature_hashes) * (READ + 2 * RECORD),
     "StartRollout": lambda _: 4 * READ + 4 * RECORD,
     "ListRollouts": lambda _: 8 * READ,
     "GetRollout": lambda _: 4 * READ,

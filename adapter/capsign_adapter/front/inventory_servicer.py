@@ -8,7 +8,8 @@ from typing import Protocol
 from capsign_evidence import leaf
 from capsign_evidence.incident_leaf import IncidentState
 from capsign_evidence.leaf import Act
-from capsign_evidence.reconcile.incidents import Incident
+from capsign_evidence.reconcile.incidents import Incident, signature_without_leaf
+from capsign_wire import logs
 from capsign_wire.adapter.v1 import inventory_pb2 as pb
 from capsign_wire.adapter.v1 import inventory_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -116,6 +117,23 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
 
         closed = self._store.close_incident(request.leaf_index, entries, now)
         return pb.CloseIncidentResponse(closed=closed)
+
+    @guarded
+    def ReportSignatures(
+        self, peer: Peer, request: pb.ReportSignaturesRequest
+    ) -> pb.ReportSignaturesResponse:
+        """Files them as the responder says: to look through the whole log is the command's work."""
+        policy_digest, now = self._demand(peer, CLOSING).policy.digest, now_ms()
+        filed = 0
+        for digest in request.signature_hashes:
+            one = signature_without_leaf(digest, now)
+            target = f"incident/signature-without-leaf/{digest.hex()}"
+            act = leaf.admin(now, policy_digest, Act.SIGNATURE_REPORTED, peer.spiffe_id, target, 0)
+            entry = one.entry(IncidentState.FOUND, now, policy_digest)
+            if self._store.file_incident(one, entry, now, (act,)):
+                filed += 1
+                logs.warning("incident.found", kind="signature-without-leaf", digest=digest.hex())
+        return pb.ReportSignaturesResponse(filed=filed)
 
     def _demand(self, peer: Peer, roles: frozenset[Role] = LOOKING) -> Snapshot:
         snapshot = self._snapshots.refresh()

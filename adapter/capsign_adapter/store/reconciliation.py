@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from capsign_evidence.incident_leaf import IncidentKind, IncidentState
 from capsign_evidence.reconcile.incidents import MAX_OF_WORKLOAD, MAX_STANDING, Incident
 
@@ -82,7 +84,7 @@ def settle(tx: Transaction, head: Head, revision: int, progress: Progress, now_m
     return True
 
 
-def file(tx: Transaction, head: Head, one: Incident, entry: bytes, now_ms: int) -> bool:
+def file(tx: Transaction, head: Head, one: Incident, entries: Sequence[bytes], now_ms: int) -> bool:
     """See the interface."""
     if tx.one(f"SELECT kind FROM incidents WHERE {_KEY}", *_key(one)) is not None:  # noqa: S608 - a constant
         return False
@@ -93,7 +95,7 @@ def file(tx: Transaction, head: Head, one: Incident, entry: bytes, now_ms: int) 
     if row[0] >= MAX_STANDING or (one.workload and of_one[0] >= MAX_OF_WORKLOAD):
         return False
     _overtaken(tx)
-    _insert(tx, one, log.sequence(tx, head, [entry], now_ms))
+    _insert(tx, one, log.sequence(tx, head, entries, now_ms))
     return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from capsign_evidence.reconcile.incidents import Incident
 
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
@@ -22,8 +24,12 @@ class RelationalReconciliation(Engine[Connection]):
     def incidents(self) -> list[IncidentRow]:
         return self.read(reconciliation.incidents)
 
-    def file_incident(self, incident: Incident, entry: bytes, now_ms: int) -> bool:
-        return self.write(lambda tx, head: reconciliation.file(tx, head, incident, entry, now_ms))
+    def file_incident(
+        self, incident: Incident, entry: bytes, now_ms: int, more: Sequence[bytes] = ()
+    ) -> bool:
+        return self.write(
+            lambda tx, head: reconciliation.file(tx, head, incident, [entry, *more], now_ms)
+        )
 
     def close_incident(self, leaf_index: int, entries: Closing, now_ms: int) -> bool:
         return self.write(

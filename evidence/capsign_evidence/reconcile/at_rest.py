@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from capsign_evidence.archive.interface import Archive, Batch
-from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
+from capsign_evidence.incident_leaf import IncidentLeaf, IncidentState
 from capsign_evidence.leaf import Kind, LeafError
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.reconcile import leaves
-from capsign_evidence.reconcile.incidents import Incident, IncidentKey
+from capsign_evidence.reconcile.incidents import Incident, IncidentKey, signature_without_leaf
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import State
 from capsign_evidence.reconcile.timing import Timing
@@ -70,7 +70,7 @@ def reconcile(
     standing = {one.key: one for one in reconciler.standing}
     told = written.keys() - standing.keys() - _ended(reconciler)
     standing |= {key: written[key] for key in told}
-    absent = [_without(one, until_ms) for one in sorted(unseen)]
+    absent = [signature_without_leaf(one, until_ms) for one in sorted(unseen)]
     return Findings(
         (*standing.values(), *absent),
         frozenset(told),
@@ -123,8 +123,3 @@ def _ended(reconciler: Reconciler) -> set[IncidentKey]:
     """What the rules saw come and go: the adapter, which read later, has not said so yet."""
     changes = reconciler.take_changes()
     return {one.incident.key for one in changes if one.state is IncidentState.ENDED}
-
-
-def _without(digest: bytes, now_ms: int) -> Incident:
-    kind = IncidentKind.SIGNATURE_WITHOUT_LEAF
-    return Incident(kind, "", b"", digest, b"", 0, 0, 0, 1, now_ms)

@@ -69,6 +69,12 @@ class Incident:
         ).encode()
 
 
+def signature_without_leaf(signature_hash: bytes, now_ms: int) -> Incident:
+    """A relying party holds the signature with this SHA-256, and no entry is about it."""
+    kind = IncidentKind.SIGNATURE_WITHOUT_LEAF
+    return Incident(kind, "", b"", signature_hash, b"", 0, 0, 0, 1, now_ms)
+
+
 class Change(NamedTuple):
     """An incident was found, or has ended."""
 

@@ -136,6 +136,7 @@ def test_keys_are_listed_with_their_last_use_and_the_end_of_their_cryptoperiod(r
         ("ListDrift", pb.ListDriftRequest(look=True)),
         ("ListIncidents", pb.ListIncidentsRequest()),
         ("CloseIncident", pb.CloseIncidentRequest()),
+        ("ReportSignatures", pb.ReportSignaturesRequest(signature_hashes=[b"h" * 32])),
     ],
 )
 def test_who_has_no_role_learns_nothing(replica, who, method, request_):

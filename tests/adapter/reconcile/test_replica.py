@@ -69,3 +69,34 @@ def test_a_replica_follows_its_own_log_and_tells_how_far_it_is(replica):
     metrics = replica.metrics.snapshot()
     assert sum(metrics["capsign.incidents"].values()) == 0
     assert len(metrics["capsign.incidents"]) == 13
+
+
+def test_a_signature_that_somebody_hands_in_is_an_incident_once(replica):
+    handed_in = pb.ReportSignaturesRequest(signature_hashes=[b"1" * 32, b"2" * 32, b"1" * 32])
+    with pytest.raises(grpc.RpcError, match="responder"):
+        ask(replica, AUDITOR, "ReportSignatures", handed_in)
+    assert ask(replica, RESPONDER, "ReportSignatures", handed_in).filed == 2
+    assert ask(replica, RESPONDER, "ReportSignatures", handed_in).filed == 0
+    first, second = ask(replica, AUDITOR, "ListIncidents", pb.ListIncidentsRequest()).incidents
+    assert first.kind == second.kind == pb.INCIDENT_KIND_SIGNATURE_WITHOUT_LEAF
+    assert [first.digest, second.digest] == [b"1" * 32, b"2" * 32]
+    found, who = map(decode, replica.rig.store.entries(first.leaf_index, 2))
+    assert isinstance(found, IncidentLeaf)
+    assert isinstance(who, Admin)
+    assert (who.act, who.actor) == (Act.SIGNATURE_REPORTED, RESPONDER)
+    assert who.target == f"incident/signature-without-leaf/{(b'1' * 32).hex()}"
+    follower = replica.replica.reconciliation.follower
+    while follower.step():  # what follows the log keeps it
+        pass
+    assert {one.digest for one in follower.standing} == {b"1" * 32, b"2" * 32}
+
+
+@pytest.mark.parametrize("hashes", [[], [b"short"], [bytes([n]) * 32 for n in range(65)]])
+def test_what_is_handed_in_has_a_form_and_an_end(replica, hashes):
+    with pytest.raises(grpc.RpcError, match="signature_hashes"):
+        ask(
+            replica,
+            RESPONDER,
+            "ReportSignatures",
+            pb.ReportSignaturesRequest(signature_hashes=hashes),
+        )

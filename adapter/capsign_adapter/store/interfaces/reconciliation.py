@@ -27,10 +27,12 @@ class ReconciliationStore(Protocol):
     def incidents(self) -> list[IncidentRow]:
         """Those that stand, the oldest first."""
 
-    def file_incident(self, incident: Incident, entry: bytes, now_ms: int) -> bool:
-        """Write an incident that was not found by following the log, with its entry. False, with
-        nothing written, if it stands already, or as many as may (`MAX_STANDING`,
-        `MAX_OF_WORKLOAD`).
+    def file_incident(
+        self, incident: Incident, entry: bytes, now_ms: int, more: Sequence[bytes] = ()
+    ) -> bool:
+        """Write an incident that was not found by following the log, with its entry and `more` that
+        say who filed it. False, with nothing written, if it stands already, or as many as may
+        (`MAX_STANDING`, `MAX_OF_WORKLOAD`).
         """
 
     def close_incident(self, leaf_index: int, entries: Closing, now_ms: int) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from capsign_wire.adapter.v1 import inventory_pb2 as pb
 
 SECONDS = 30
+AT_ONCE = 64
+"""Signatures in one report: the bound of the message."""
 COLUMNS = ("incident", "workload", "leaf", "count", "since", "meaning")
 
 _seconds = click.IntRange(1, 2_592_000)
@@ -39,6 +41,12 @@ _seconds = click.IntRange(1, 2_592_000)
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="File of signatures that relying parties hold, a line each: compact JWS, base64, or "
     "SHA-256 in hexadecimal. Each must have its entry.",
+)
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Tell an adapter of those without an entry: each becomes an incident in its log. Role: "
+    "responder.",
 )
 @click.option(
     "--report-seconds", type=_seconds, default=300, show_default=True, help="After that: late."
@@ -59,6 +67,7 @@ def reconcile(
     where: str | None,
     password_file: Path | None,
     signatures: Path | None,
+    report: bool,
     report_seconds: int,
     silence_seconds: int,
     cut_tail_seconds: int,
@@ -72,12 +81,15 @@ def reconcile(
 
     Exit code 1: an incident stands that does not pass by itself; 3: not known.
     """
+    if report and signatures is None:
+        raise click.UsageError("--report is about --signatures: name their file.")
     if where is None:
         if signatures is not None:
             raise click.UsageError("--signatures are looked for in an ARCHIVE: name one.")
         with predicate():
             _running(options)
         return
+    from capsign_evidence.incident_leaf import IncidentKind
     from capsign_evidence.reconcile.at_rest import reconcile as held_against
     from capsign_evidence.reconcile.timing import Timing
 
@@ -90,7 +102,31 @@ def reconcile(
         found = held_against(
             archive, timing, handed, lambda done, size: say(f"{done} of {size} entries")
         )
+    if report:
+        _report(
+            [
+                one.digest
+                for one in found.standing
+                if one.kind is IncidentKind.SIGNATURE_WITHOUT_LEAF
+            ],
+            options,
+        )
     _tell(found, len(handed))
+
+
+def _report(hashes: Sequence[bytes], options: dict[str, Any]) -> None:
+    """File an incident for each."""
+    from capsign_wire.adapter.v1 import inventory_pb2, inventory_pb2_grpc
+
+    filed = 0
+    with endpoints.adapter_of(options).channel() as channel:
+        stub = inventory_pb2_grpc.InventoryServiceStub(channel)
+        for at in range(0, len(hashes), AT_ONCE):
+            request = inventory_pb2.ReportSignaturesRequest(
+                signature_hashes=hashes[at : at + AT_ONCE]
+            )
+            filed += stub.ReportSignatures(request, timeout=SECONDS).filed
+    click.echo(f"{filed} incidents were filed with the adapter.", err=True)
 
 
 def _tell(found: Findings, handed: int) -> None:

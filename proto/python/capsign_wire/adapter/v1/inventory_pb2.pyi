@@ -274,6 +274,52 @@ class CloseIncidentResponse(_message.Message):
 Global___CloseIncidentResponse: _TypeAlias = CloseIncidentResponse  # noqa: Y015
 
 @_typing.final
+class ReportSignaturesRequest(_message.Message):
+    """Names signatures that no entry is about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_HASHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signature_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """SHA-256 of the bytes of each."""
+
+    def __init__(
+        self,
+        *,
+        signature_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signature_hashes", b"signature_hashes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSignaturesRequest: _TypeAlias = ReportSignaturesRequest  # noqa: Y015
+
+@_typing.final
+class ReportSignaturesResponse(_message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILED_FIELD_NUMBER: _builtins.int
+    filed: _builtins.int
+    """How many incidents are new; those that stood already are not filed again."""
+    def __init__(
+        self,
+        *,
+        filed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filed", b"filed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSignaturesResponse: _TypeAlias = ReportSignaturesResponse  # noqa: Y015
+
+@_typing.final
 class ListIncidentsResponse(_message.Message):
     """Those that stand."""
 

@@ -56,6 +56,11 @@ class InventoryServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.FromString,
                 _registered_method=True)
+        self.ReportSignatures = channel.unary_unary(
+                '/capsign.adapter.v1.InventoryService/ReportSignatures',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer(object):
@@ -94,6 +99,14 @@ class InventoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportSignatures(self, request, context):
+        """Files an incident for each signature that a relying party holds and no entry is about, as
+        `capsign audit reconcile --signatures` finds them. Role: responder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +129,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.CloseIncident,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.SerializeToString,
+            ),
+            'ReportSignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportSignatures,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +246,33 @@ class InventoryService(object):
             '/capsign.adapter.v1.InventoryService/CloseIncident',
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_inventory__pb2.CloseIncidentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportSignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.InventoryService/ReportSignatures',
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_inventory__pb2.ReportSignaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class InventoryServiceStub:
     """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
     responder.
     """
+    ReportSignatures: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ReportSignaturesRequest, _inventory_pb2.ReportSignaturesResponse]
+    """Files an incident for each signature that a relying party holds and no entry is about, as
+    `capsign audit reconcile --signatures` finds them. Role: responder.
+    """
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
@@ -72,6 +76,10 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     CloseIncident: _aio.UnaryUnaryMultiCallable[_inventory_pb2.CloseIncidentRequest, _inventory_pb2.CloseIncidentResponse]  # type: ignore[assignment]
     """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
     responder.
+    """
+    ReportSignatures: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ReportSignaturesRequest, _inventory_pb2.ReportSignaturesResponse]  # type: ignore[assignment]
+    """Files an incident for each signature that a relying party holds and no entry is about, as
+    `capsign audit reconcile --signatures` finds them. Role: responder.
     """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,6 +123,16 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_pb2.CloseIncidentResponse, _abc.Awaitable[_inventory_pb2.CloseIncidentResponse]]:
         """Closes an incident that was looked into and does not end by itself; the log keeps it. Role:
         responder.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportSignatures(
+        self,
+        request: _inventory_pb2.ReportSignaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ReportSignaturesResponse, _abc.Awaitable[_inventory_pb2.ReportSignaturesResponse]]:
+        """Files an incident for each signature that a relying party holds and no entry is about, as
+        `capsign audit reconcile --signatures` finds them. Role: responder.
         """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
