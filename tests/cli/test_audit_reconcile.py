@@ -16,6 +16,7 @@ from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.audit import incident_words
 from capsign_evidence.incident_leaf import IncidentKind
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from support.stored_log import StoredLog
 from support.two_streams import HOUR, Agent
 
@@ -117,6 +118,34 @@ def test_a_signature_that_has_no_entry(
     handed.write_text("what is this?\n")
     code, _ = run(capsys, path, "--signatures", handed)
     assert code == 2
+
+
+@pytest.mark.parametrize(("algorithm", "size"), [("ES256", 32), ("ES384", 48)])
+def test_what_a_jws_holds_of_ecdsa_is_found(
+    log: StoredLog, path: Path, tmp_path: Path, capsys: Any, algorithm: str, size: int
+) -> None:
+    """The log has DER, and a JWS R || S: each JWS of an honest log was an incident."""
+    r, s = 1 << 8 * size - 2, 7
+    agent = Agent(log, 1)
+    agent.sign(signature=encode_dss_signature(r, s))
+    agent.end()
+    raw = r.to_bytes(size, "big") + s.to_bytes(size, "big")
+    forms = [base64url(raw), base64.b64encode(raw).decode()]
+    forms += [jws(header, raw) for header in ({"alg": algorithm}, {})]
+    handed = tmp_path / "signatures"
+    handed.write_text("\n".join(forms))
+    code, told = run(capsys, path, "--signatures", handed)
+    assert (code, told["incidents"], told["handed_in"]) == (0, [], 4)
+    handed.write_text(jws({"alg": "EdDSA"}, raw))
+    assert run(capsys, path, "--signatures", handed)[0] == 1
+
+
+def jws(header: dict[str, str], signature: bytes) -> str:
+    return f"{base64url(json.dumps(header).encode())}.e30.{base64url(signature)}"
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def test_a_batch_that_was_changed_or_deleted(log: StoredLog, path: Path, capsys: Any) -> None:

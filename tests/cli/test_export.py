@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
@@ -21,7 +22,7 @@ from capsign_cli.audit.export_cursor import Cursor, CursorFile
 from capsign_cli.audit.export_ocsf import uid_of
 from capsign_cli.audit.export_parquet import COLUMNS
 from capsign_cli.audit.export_run import Export, Patience
-from capsign_cli.audit.export_sinks import SinkBusyError
+from capsign_cli.audit.export_sinks import LinesSink, SinkBusyError
 from capsign_cli.failures import CliError
 from capsign_evidence.archive import open_archive
 from capsign_evidence.archive.reading import events
@@ -147,6 +148,52 @@ def test_a_cursor_is_good_for_one_export_of_one_log(run, rig, tmp_path):
         assert (code, reason(err)) == (1, told)
 
 
+def test_two_hours_ago_is_the_same_time_after_an_outage(run, rig, tmp_path, monkeypatch):
+    """The next run was a day later: what happened up to two hours before it was passed over."""
+    to, cursor = tmp_path / "events.jsonl", tmp_path / "cursor"
+    options = ("--to", to, "--cursor", cursor, "--since", "2h", "--format", "jsonl")
+    assert run(*options)[0] == 0
+    rig.sign(b"during the outage")
+    later = time.time() + 86_400
+    monkeypatch.setattr("time.time", lambda: later)
+    assert run(*options)[0] == 0
+    assert [one["what"] for one in lines(to.read_text())].count("signed") == 61
+    code, _, err = run(*options, "--until", "1h", "-o", "json")
+    assert (code, reason(err)) == (2, "OTHER_CURSOR")
+
+
+def test_the_times_are_kept_before_anything_was_taken(run, place, tmp_path, monkeypatch):
+    cursor = tmp_path / "cursor"
+    with grpc_receiver() as (endpoint, received):
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--cursor", cursor)
+        options += ("--since", "2h", "--give-up", "0")
+        received.answer = lambda _: grpc.StatusCode.UNAVAILABLE
+        assert run(*options)[0] == 4
+        later = time.time() + 86_400
+        monkeypatch.setattr("time.time", lambda: later)
+        received.answer = lambda _: None
+        assert run(*options)[0] == 0
+        assert received.uids() == expected(place)
+
+
+def test_a_file_that_is_rotated_loses_nothing(rig, place, tmp_path):
+    """What was written after it was moved away went to a file that nobody reads any more."""
+    to, moved = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
+    sink = LinesSink(to, lambda event: {"leaf": event.index})
+    with open_archive(place) as archive:
+        one, two, *_ = events(archive)
+    sink.take([one], (0, 0))
+    to.rename(moved)
+    sink.take([two], (1, 0))
+    to.unlink()
+    sink.take([two], (1, 0))
+    sink.close()
+    assert [lines(moved.read_text()), lines(to.read_text())] == [
+        [{"leaf": one.index}],
+        [{"leaf": two.index}],
+    ]
+
+
 @pytest.mark.parametrize("receiver", [grpc_receiver, http_receiver])
 def test_a_receiver_of_otlp_has_every_event(run, place, receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc")
@@ -182,7 +229,7 @@ def test_a_busy_receiver_is_asked_again_and_one_that_refuses_is_not(
         received.answer = lambda _: never
         code, _, err = run(*options)
         assert (code, reason(err), received.requests) == (1, "SINK_REFUSED", 1)
-        assert not cursor.exists()
+        assert json.loads(cursor.read_text())["leaf"] == 0
         received.answer = lambda number: busy if number == 1 else None
         assert run(*options)[0] == 0
         assert received.uids() == expected(place)
@@ -195,7 +242,7 @@ def test_records_that_a_receiver_rejects_are_not_passed_over(run, tmp_path):
         options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--cursor", cursor)
         code, _, err = run(*options, "-o", "json")
         assert (code, reason(err)) == (1, "REJECTED")
-        assert not cursor.exists()
+        assert json.loads(cursor.read_text())["leaf"] == 0
 
 
 def test_a_receiver_that_hangs_has_an_end(run, tmp_path):

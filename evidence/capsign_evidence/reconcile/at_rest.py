@@ -40,16 +40,18 @@ class Findings:
 def reconcile(
     archive: Archive,
     timing: Timing,
-    handed_in: Iterable[bytes] = (),
+    handed_in: Iterable[tuple[bytes, ...]] = (),
     tell: Callable[[int, int], None] = lambda *_: None,
 ) -> Findings:
-    """Reads all of it, in bounded memory. `handed_in`: SHA-256 of signatures that relying parties
-    hold. `tell` hears now and then how many entries of how many are read. Raises ArchiveError.
+    """Reads all of it, in bounded memory. `handed_in`: of each signature that relying parties hold
+    the SHA-256 of each form that it may have; one that the log has is enough, and the first is what
+    an incident names. `tell` hears now and then how many entries of how many are read. Raises ArchiveError.
 
     A silent end of the archive says nothing: its time ends with its last entry.
     """
     first, size = archive.first, archive.size
-    unseen = set(handed_in)
+    held = set(handed_in)
+    unseen = {form for one in held for form in one}
     reconciler = Reconciler(timing, _entry_of(archive), State(position=first, began=first))
     written: dict[IncidentKey, Incident] = {}
     unreadable: list[int] = []
@@ -70,7 +72,8 @@ def reconcile(
     standing = {one.key: one for one in reconciler.standing}
     told = written.keys() - standing.keys() - _ended(reconciler)
     standing |= {key: written[key] for key in told}
-    absent = [signature_without_leaf(one, until_ms) for one in sorted(unseen)]
+    without = {one[0] for one in held if unseen.issuperset(one)}
+    absent = [signature_without_leaf(one, until_ms) for one in sorted(without)]
     return Findings(
         (*standing.values(), *absent),
         frozenset(told),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ import click
 
 from capsign_cli import output
 from capsign_cli.audit import conditions, place
+from capsign_cli.audit.parameters import Ago
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -92,18 +94,27 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
     ARCHIVE is as for `capsign audit query`, and so are the conditions. Each event has an id that
     stays the same (`metadata.uid`, `log.record.uid`, `uid`), so that a receiver can drop what it
     has. The cursor is written only after the sink took what is before it: an export that was ended
-    at any moment goes on without a gap.
+    at any moment goes on without a gap. It keeps the times too: --since and --until as 2h are what
+    they were when the first run began.
     """
-    from capsign_cli.audit.export_cursor import CursorFile
+    from capsign_cli.audit.export_cursor import Cursor, CursorFile
     from capsign_cli.audit.export_run import Export, Patience
 
     selection = conditions.selection(options)
     with _opened(place, password_file) as archive, output.progress() as say:
         origin = _origin(archive, options["origin"])
         file = CursorFile(options["cursor"])
-        cursor = file.read(origin, _purpose(form, options))
-        patience = Patience(options["poll"], None if follow else options["give_up"])
         sink = _sink(form, origin, options)
+        cursor = file.read(
+            Cursor(
+                origin,
+                _purpose(form, options),
+                since_ms=selection.since_ms,
+                until_ms=selection.until_ms,
+            )
+        )
+        selection = replace(selection, since_ms=cursor.since_ms, until_ms=cursor.until_ms)
+        patience = Patience(options["poll"], None if follow else options["give_up"])
         run = Export(archive, selection, sink, file, cursor, patience, say)
         try:
             run.check()
@@ -156,6 +167,8 @@ _NO_PURPOSE = frozenset(
 def _word(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_word, value))
+    if isinstance(value, Ago):
+        return value.said
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

@@ -23,7 +23,9 @@ class Cursor:
     exported in all.
 
     `last_hash` is the leaf hash (RFC 6962) of the leaf before, empty at the beginning. `purpose`
-    says in one line what is exported to where in which form.
+    says in one line what is exported to where in which form. `since_ms` and `until_ms` are the
+    times between which events are exported, as the first run understood them: two hours ago is
+    another time after an outage, and what lies between would be lost.
     """
 
     origin: str
@@ -32,6 +34,8 @@ class Cursor:
     taken: int = 0
     events: int = 0
     last_hash: str = ""
+    since_ms: int = 0
+    until_ms: int = 1 << 64
 
     def after(self, leaf: int, taken: int, events: int) -> Cursor:
         """The cursor when so many more events were taken, the last of them of that place."""
@@ -46,12 +50,13 @@ class CursorFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
-    def read(self, origin: str, purpose: str) -> Cursor:
-        """The cursor of last time, or one of the beginning. Raises CliError if the file is another
-        export's.
+    def read(self, beginning: Cursor) -> Cursor:
+        """The cursor of last time; without one `beginning`, which is kept before anything is
+        exported. Raises CliError if the file is another export's.
         """
         if self._path is None or not self._path.exists():
-            return Cursor(origin, purpose)
+            self.write(beginning)
+            return beginning
         try:
             fields = json.loads(self._path.read_text(encoding="utf-8"))
             kind = fields.pop("format")
@@ -60,9 +65,9 @@ class CursorFile:
             kind, found = "", Cursor("", "")
         if kind != FORMAT:
             raise self._wrong("is no cursor of an export.")
-        if found.origin != origin:
-            raise self._wrong(f"is of the log {found.origin}, and this is {origin}.")
-        if found.purpose != purpose:
+        if found.origin != beginning.origin:
+            raise self._wrong(f"is of the log {found.origin}, and this is {beginning.origin}.")
+        if found.purpose != beginning.purpose:
             raise self._wrong(f"is of another export: {found.purpose}.")
         return found
 

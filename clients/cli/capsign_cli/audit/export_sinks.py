@@ -35,31 +35,59 @@ class Sink(Protocol):
 
 class LinesSink:
     """JSON lines, appended to a file or written to standard output. A line that a crash cut off is
-    taken away before anything follows it.
+    taken away before anything follows it. A file that was moved away, as log rotation does, is made
+    anew.
     """
 
     most = 512
 
     def __init__(self, path: Path | None, values: Callable[[Event], dict[str, Any]]) -> None:
         self._values = values
-        self._durable = path is not None
-        if path is None:
-            self._handle = os.dup(sys.stdout.fileno())
-        else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-            self._handle = os.open(path, flags, 0o600)
-            _cut_torn_line(self._handle)
+        self._path = path
+        self._handle = os.dup(sys.stdout.fileno()) if path is None else _opened(path)
 
     def take(self, events: Sequence[Event], first: tuple[int, int]) -> None:
         lines = (json.dumps(self._values(one), separators=(",", ":")) for one in events)
-        rest = memoryview("".join(f"{line}\n" for line in lines).encode())
+        data = "".join(f"{line}\n" for line in lines).encode()
+        if self._path is None:
+            self._write(data)
+            return
+        while True:
+            self._follow(self._path)
+            self._write(data)
+            os.fsync(self._handle)
+            # Moved away meanwhile: whoever moved it may have read it to its end before that.
+            if _is(self._handle, self._path):
+                return
+
+    def _follow(self, path: Path) -> None:
+        """Write to what has the name now, not to what had it."""
+        if not _is(self._handle, path):
+            new = _opened(path)
+            os.close(self._handle)
+            self._handle = new
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._handle, rest) :]
-        if self._durable:
-            os.fsync(self._handle)
 
     def close(self) -> None:
         os.close(self._handle)
+
+
+def _opened(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    _cut_torn_line(handle)
+    return handle
+
+
+def _is(handle: int, path: Path) -> bool:
+    """Whether the file of this name is the open one."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _cut_torn_line(handle: int) -> None:

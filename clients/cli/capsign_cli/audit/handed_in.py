@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +20,9 @@ MAX_LINE = 16_384
 _HASH = re.compile(r"(sha256:)?[0-9a-fA-F]{64}", re.ASCII)
 
 
-def hashes(path: Path) -> Iterator[bytes]:
-    """SHA-256 of each signature of the file. Raises CliError for a line that is none.
+def hashes(path: Path) -> Iterator[tuple[bytes, ...]]:
+    """For each signature of the file the SHA-256 of each form that the log may have it in. Raises
+    CliError for a line that is none.
 
     A line is a JWS in compact form, a signature in base64 or base64url, or the SHA-256 of one in 64
     hexadecimal digits, with or without `sha256:` before them. Empty lines and those that begin with
@@ -36,22 +37,54 @@ def hashes(path: Path) -> Iterator[bytes]:
                 raise _refused(path, number, f"is beyond the {MAX_LINES} that are read at once")
             if len(text) > MAX_LINE:
                 raise _refused(path, number, f"is longer than {MAX_LINE} characters")
-            yield _hash_of(path, number, text)
+            yield _hashes_of(path, number, text)
 
 
-def _hash_of(path: Path, number: int, text: str) -> bytes:
+def _hashes_of(path: Path, number: int, text: str) -> tuple[bytes, ...]:
     if _HASH.fullmatch(text):
-        return bytes.fromhex(text[-64:])
+        return (bytes.fromhex(text[-64:]),)
+    algorithm = None
     if text.count(".") == 2:  # RFC 7515 section 7.1: header, payload, signature
+        algorithm = _algorithm(text.partition(".")[0])
         text = text.rpartition(".")[2]
-    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        signature = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        signature = _decoded(text)
+    except ValueError:
         raise _refused(path, number, "is no signature, and no hash of one") from None
     if not signature:
         raise _refused(path, number, "is an empty signature")
-    return hashlib.sha256(signature).digest()
+    return tuple(hashlib.sha256(one).digest() for one in _forms(signature, algorithm))
+
+
+def _forms(signature: bytes, algorithm: str | None) -> tuple[bytes, ...]:
+    """The signature as the log may have it: of ECDSA it has DER (X9.62), and a JWS has R || S (RFC
+    7518 section 3.4). Without an algorithm the length alone says whether it may be that.
+    """
+    from capsign.jose import COORDINATE_BYTES
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    half = len(signature) // 2
+    named = COORDINATE_BYTES.get(algorithm or "")
+    if len(signature) % 2 or half not in ({named} if algorithm else COORDINATE_BYTES.values()):
+        return (signature,)
+    r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
+    der = encode_dss_signature(r, s)
+    return (der,) if algorithm else (signature, der)
+
+
+def _algorithm(header: str) -> str | None:
+    """What a JWS says in its header, None if nothing."""
+    try:
+        found = json.loads(_decoded(header))["alg"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and found else None
+
+
+def _decoded(text: str) -> bytes:
+    """Base64 in either alphabet, padded or not. Raises ValueError."""
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def _refused(path: Path, number: int, what: str) -> CliError:

@@ -13,8 +13,20 @@ _AGO = re.compile(r"(\d{1,9})(s|m|h|d)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+class Ago(int):
+    """A time, milliseconds since 1970, that was given as how long ago: `said` as it was given."""
+
+    said: str
+
+    def __new__(cls, time_ms: int, said: str) -> Ago:
+        """That time, said so."""
+        made = super().__new__(cls, time_ms)
+        made.said = said
+        return made
+
+
 class Moment(click.ParamType[int]):
-    """RFC 3339, or how long ago: milliseconds since 1970."""
+    """RFC 3339, or how long ago (Ago): milliseconds since 1970."""
 
     name = "time"
 
@@ -24,7 +36,8 @@ class Moment(click.ParamType[int]):
         if isinstance(value, int):
             return value
         if ago := _AGO.fullmatch(value):
-            return int(time.time() * 1000) - int(ago[1]) * _SECONDS[ago[2]] * 1000
+            back_ms = int(ago[1]) * _SECONDS[ago[2]] * 1000
+            return Ago(int(time.time() * 1000) - back_ms, value)
         try:
             at = datetime.fromisoformat(value)
         except ValueError:
