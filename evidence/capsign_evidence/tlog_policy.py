@@ -83,17 +83,19 @@ class TlogPolicy:
     groups: Mapping[str, Group]
     quorum: str
 
-    def open(self, note: bytes, logs: Iterable[VerifierKey | CosignerKey] = ()) -> Cosigned:
-        """What the checkpoint says, if one of the logs signed it and the quorum cosigned it.
-        `logs` are keys of logs known otherwise, beside those of the policy.
+    def open(self, note: bytes, log: VerifierKey | CosignerKey | None = None) -> Cosigned:
+        """What the checkpoint says, if one of the logs signed it and the quorum cosigned it. With
+        `log`, the key of the log that is meant, that one must have signed it, whether or not the
+        policy names it: a signature of another log of the policy is not enough.
 
         A wrong signature under a known key makes the whole invalid. Raises QuorumError, NoteError.
         """
-        keys: list[NoteVerifier] = [*logs, *(one.key for one in self.logs)]
-        if not keys:
+        known: list[NoteVerifier] = [one.key for one in self.logs]
+        demanded = known if log is None else [log]
+        if not demanded:
             raise NoteError("the policy names no log: give the log's key")
-        signed = open_note(note, keys)
-        head = _head_of(signed, keys)
+        signed = open_note(note, [*demanded, *known])
+        head = _head_of(signed, demanded)
         times = self.cosigners(signed)
         self.demand_quorum(times)
         return Cosigned(head, times)

@@ -10,9 +10,13 @@ import json
 import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import output
+from capsign_cli.failures import CliError
+from capsign_cli.log_policy import demanded
 from capsign_evidence.cosignature import COSIGNATURE_ED25519, CosignerKey, cosign
 from capsign_evidence.note import add_lines, parse_note
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.bundles import MESSAGE, NOW_MS, SignedLog, log_key_of
 
 KID = "sJ7kgUiHmOAKOPWwmGcEHUZd4V2bxhOaKtGS9h2YQ-0"
@@ -162,6 +166,57 @@ def test_a_witness_that_the_policy_demands_is_missing(case, tmp_path):
     policy.write_text("quorum\n")
     code, told = case.run("--key", case.key, "--policy", policy, log_key="")
     assert (code, told["error"]["reason"]) == (2, "POLICY_MALFORMED")
+
+
+def test_what_is_demanded_of_a_bundle_must_be_there(case):
+    """A demand for a second algorithm was taken and not looked at."""
+    assert case.run("--key", case.key, "--require", "ES256")[0] == 0
+    assert case.reason("--key", case.key, "--require", "ML-DSA-65") == "SIGNATURE_MISSING"
+    assert case.reason("--key", case.key, "--rule", "both") == "SIGNATURE_MISSING"
+    assert case.run("--key", case.key, "--rule", "required")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("-a", "ES256"),
+        ("-s", "ES256:AA"),
+        ("--purpose", "jwt"),
+        ("--role", "a"),
+        ("--timeout", "1"),
+    ],
+)
+def test_what_means_nothing_to_a_bundle_is_refused(case, option, monkeypatch):
+    code, told = case.run("--key", case.key, *option)
+    assert (code, told["error"]["reason"]) == (2, "USAGE")
+    assert "--receipt" in told["error"]["message"]
+    monkeypatch.setenv("CAPSIGN_SOCKET", "/run/a.sock")
+    assert case.run("--key", case.key)[0] == 0
+
+
+def test_two_signatures_have_a_key_each(case, tmp_path):
+    second = ec.derive_private_key(54321, ec.SECP256R1())
+    stranger = tmp_path / "stranger.pem"
+    pem = second.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    stranger.write_bytes(pem)
+    assert case.run("--key", stranger, "--key", case.key)[0] == 0
+    assert case.reason("--key", stranger) == "SIGNATURE_INVALID"
+    _, told = case.run("--key", case.key)
+    [made] = told["signatures"]
+    assert case.run("--kid", KID, "--kid", made["kid"])[0] == 0
+
+
+def test_a_log_key_is_the_log_that_must_have_signed(case, tmp_path):
+    """The policy names two logs, and the checkpoint is of the other one."""
+    wanted, _ = log_key_of(9)
+    policy = tmp_path / "policy"
+    policy.write_text(f"log {wanted.text()}\nlog {case.signed.verifier_key.text()}\nquorum none\n")
+    given = ("--key", case.key, "--policy", policy)
+    assert case.reason(*given, log_key=wanted.text()) == "CHECKPOINT_INVALID"
+    assert case.run(*given)[0] == 0
+    assert case.run(*given, log_key="")[0] == 0
+    with pytest.raises(CliError, match="not what the policy demands"):
+        demanded(policy, case.signed.checkpoint(), wanted.text())
 
 
 def test_somebody_must_be_trusted(case):

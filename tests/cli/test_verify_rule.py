@@ -120,6 +120,26 @@ def test_wrong_use(verify, agent, arguments):
     assert agent.listings == 0
 
 
+def test_what_is_for_bundles_needs_one(verify, made, tmp_path):
+    given = named(made, "ES256")
+    assert verify(*given, "--max-age", "5") == (2, "USAGE")
+    assert verify(*given, "--kid", "a") == (2, "USAGE")
+
+
+def test_a_signature_is_told_before_its_bundle_is_made(agent, tmp_path, monkeypatch, capsys):
+    """The bundle failed, and of the signature that was made there was no word."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"message")))
+    where = ["--socket", agent.path, "-p", "jwt", "-a", "ES256", "-o", "json"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sign", *where, "--bundle", str(tmp_path / "none" / "bundle"), "--timeout", "1"])
+    out = capsys.readouterr()
+    assert ended.value.code != 0
+    intent = json.loads(out.out)["intent_id"]
+    error = json.loads(out.err.splitlines()[-1])["error"]
+    assert error["intent_id"] == intent
+    assert f"--intent {intent}" in error["advice"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"signature": 1, "algorithm": "ES256"}'])
 def test_what_is_no_answer_of_sign(verify, tmp_path, content):
     path = tmp_path / "signed.json"

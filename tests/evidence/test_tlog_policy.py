@@ -67,7 +67,7 @@ def test_no_quorum_demands_the_log_alone():
 
 def test_a_policy_without_logs_takes_the_log_that_is_given():
     policy = parse_policy(b"quorum none\n")
-    assert policy.open(SIGNED, [LOG_KEY]).head.size == 7
+    assert policy.open(SIGNED, LOG_KEY).head.size == 7
     with pytest.raises(NoteError, match="names no log"):
         policy.open(SIGNED)
 
@@ -108,7 +108,7 @@ def test_white_space_comments_and_octets_that_are_no_utf8():
     policy = parse_policy(text)
     assert len(policy.witnesses) == 3  # a Kelvin sign is not the letter K
     with pytest.raises(QuorumError, match=re.escape("\\udcff")):
-        policy.open(_cosigned("X3"), [LOG_KEY])
+        policy.open(_cosigned("X3"), LOG_KEY)
 
 
 @pytest.mark.parametrize(

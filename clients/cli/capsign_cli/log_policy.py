@@ -20,7 +20,7 @@ def demanded(file: Path, note: bytes, log_key: str | None) -> tuple[str, list[st
     cosigned it. With `log_key`, that log must be the one. Raises CliError.
     """
     try:
-        given = [parse_key(log_key)] if log_key else []
+        given = parse_key(log_key) if log_key else None
         with file.open("rb") as opened:
             policy = parse_policy(opened.read(MAX_POLICY_LEN + 1))
     except PolicyError as error:
@@ -36,6 +36,6 @@ def demanded(file: Path, note: bytes, log_key: str | None) -> tuple[str, list[st
         advice = "Do not trust this log until you know why; witnesses that are away come back."
         raise CliError(REFUSED, "CHECKPOINT_INVALID", text, advice) from None
     signed = {(line.name, line.key_id) for line in parse_note(note).lines}
-    keys = [*given, *(log.key for log in policy.logs)]
+    keys = [log.key for log in policy.logs] if given is None else [given]
     (key, *_) = [one for one in keys if (one.name, one.key_id) in signed]
     return key.text(), sorted(cosigned.witnesses)

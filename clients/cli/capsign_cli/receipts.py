@@ -8,7 +8,7 @@ that whoever verifies trusts; 5 it is not older than was asked for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import click
 
 from capsign_cli import output
 from capsign_cli.failures import REFUSED, USAGE, CliError
-from capsign_cli.trusted_keys import trusted_key
+from capsign_cli.trusted_keys import trusted_keys
 
 if TYPE_CHECKING:
     from capsign_evidence.bundle import Bundle, BundledSignature, Proven
@@ -39,9 +39,13 @@ class Trust:
 
     log_key: str | None
     policy: Path | None
-    key: Path | None
-    kid: str | None
+    keys: tuple[Path, ...]
+    kids: tuple[str, ...]
     max_age_s: float | None
+
+
+OF_BUNDLES = ("log_key", "policy", "key", "kid", "max_age")
+"""The options with which a bundle is verified, in the order of Trust's fields."""
 
 
 def receipt_options(command: Command) -> Command:
@@ -55,7 +59,8 @@ def receipt_options(command: Command) -> Command:
             click.option(
                 "--log-key",
                 envvar="CAPSIGN_LOG_KEY",
-                help="With --receipt: the log's verifier key (name+id+base64).",
+                help="With --receipt: the verifier key (name+id+base64) of the log that must have "
+                "signed.",
             ),
             click.option(
                 "--policy",
@@ -65,11 +70,15 @@ def receipt_options(command: Command) -> Command:
             click.option(
                 "--key",
                 type=path,
-                help="With --receipt: who signs, as PEM or as a JWK Set.",
+                multiple=True,
+                help="With --receipt: who signs, as PEM or as a JWK Set; again for the key of a "
+                "second signature.",
             ),
             click.option(
                 "--kid",
-                help="With --receipt: the id (RFC 7638 thumbprint) of the key in the bundle.",
+                multiple=True,
+                help="With --receipt: the id (RFC 7638 thumbprint) of the key in the bundle; again "
+                "for the key of a second signature.",
             ),
             click.option(
                 "--max-age",
@@ -83,15 +92,20 @@ def receipt_options(command: Command) -> Command:
     return command
 
 
-def verify_bundle_file(file: BinaryIO, receipt: Path, trust: Trust) -> None:
-    """Verify, and write what was found. Raises CliError."""
+def verify_bundle_file(
+    file: BinaryIO, receipt: Path, trust: Trust, rule: str | None, required: Collection[str]
+) -> None:
+    """Verify, and write what was found. All signatures must be good, those of the algorithms
+    `required` among them; by the rule "either" one is enough, by "both" they are two, by two keys.
+    Raises CliError.
+    """
     bundle = _read(receipt)
     checkpoints = _Checkpoints(trust)
     proven = _proven(bundle, checkpoints.open)
     message = file.read(MAX_MESSAGE + 1)
     if len(message) > MAX_MESSAGE:
         raise CliError(USAGE, "INPUT_TOO_LARGE", f"The file is larger than {MAX_MESSAGE} bytes.")
-    found = [_verified(one, message, trust) for one in bundle.signatures]
+    found = _by_rule(bundle, message, trust, rule, required)
     _demand_recorded(bundle, proven)
     when_s = checkpoints.cosigned_s or proven.record.time_ms / 1000
     if trust.max_age_s is not None and time.time() - when_s > trust.max_age_s:
@@ -136,9 +150,9 @@ class _Checkpoints:
         if self._trust.policy is None:
             assert key is not None
             return open_checkpoint(note, key)
-        return self._by_policy(note, self._trust.policy, [key] if key is not None else [])
+        return self._by_policy(note, self._trust.policy, key)
 
-    def _by_policy(self, note: bytes, policy: Path, keys: list[VerifierKey]) -> TreeHead:
+    def _by_policy(self, note: bytes, policy: Path, key: VerifierKey | None) -> TreeHead:
         from capsign_evidence.tlog_policy import (
             MAX_POLICY_LEN,
             PolicyError,
@@ -149,7 +163,7 @@ class _Checkpoints:
         with policy.open("rb") as file:
             data = file.read(MAX_POLICY_LEN + 1)
         try:
-            opened = parse_policy(data).open(note, keys)
+            opened = parse_policy(data).open(note, key)
         except PolicyError as error:
             raise CliError(USAGE, "POLICY_MALFORMED", f"{policy}: {error}.") from None
         except QuorumError as error:
@@ -198,23 +212,53 @@ def _proven(bundle: Bundle, open_head: Callable[[bytes], TreeHead]) -> Proven:
         ) from None
 
 
+def _by_rule(
+    bundle: Bundle, message: bytes, trust: Trust, rule: str | None, required: Collection[str]
+) -> list[dict[str, str]]:
+    """The signatures that are good, as many as the rule demands."""
+    lacking = sorted(set(required) - {one.algorithm for one in bundle.signatures})
+    if lacking:
+        raise _missing(f"The bundle has no signature by {', '.join(lacking)}.")
+    found: list[dict[str, str]] = []
+    refusal: CliError | None = None
+    for one in bundle.signatures:
+        try:
+            found.append(_verified(one, message, trust))
+        except CliError as error:
+            if rule != "either":
+                raise
+            refusal = refusal or error
+    if not found and refusal is not None:
+        raise refusal
+    if rule == "both" and len({one["kid"] for one in found}) < 2:
+        raise _missing("The bundle has no two signatures by two keys.")
+    return found
+
+
+def _missing(text: str) -> CliError:
+    advice = "Do not take it for one that is signed as you demand; ask the signer for another."
+    return CliError(REFUSED, "SIGNATURE_MISSING", text, advice)
+
+
 def _verified(signature: BundledSignature, message: bytes, trust: Trust) -> dict[str, str]:
     from capsign.errors import InvalidSignature
     from capsign.jose import COORDINATE_BYTES, raw_ecdsa
 
-    key, where = trusted_key(signature, trust.key, trust.kid)
     size = COORDINATE_BYTES.get(signature.algorithm)
-    try:
-        key.check(signature.value if size is None else raw_ecdsa(signature.value, size), message)
-    except (InvalidSignature, ValueError):
-        raise CliError(
-            REFUSED,
-            "SIGNATURE_INVALID",
-            f"The receipt is good, and the {signature.algorithm} signature is not of this message "
-            f"under this key.",
-            "Is it the message that was signed, byte for byte? If so, do not trust it.",
-        ) from None
-    return {"algorithm": signature.algorithm, "kid": key.kid, "key_from": where}
+    for key, where in trusted_keys(signature, trust.keys, trust.kids):
+        try:
+            raw = signature.value if size is None else raw_ecdsa(signature.value, size)
+            key.check(raw, message)
+        except (InvalidSignature, ValueError):
+            continue
+        return {"algorithm": signature.algorithm, "kid": key.kid, "key_from": where}
+    raise CliError(
+        REFUSED,
+        "SIGNATURE_INVALID",
+        f"The receipt is good, and the {signature.algorithm} signature is not of this message "
+        f"under a key that you trust.",
+        "Is it the message that was signed, byte for byte? If so, do not trust it.",
+    )
 
 
 def _demand_recorded(bundle: Bundle, proven: Proven) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from capsign_cli import endpoints, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
-from capsign_cli.receipts import Trust, receipt_options, verify_bundle_file
+from capsign_cli.receipts import OF_BUNDLES, Trust, receipt_options, verify_bundle_file
+from capsign_cli.signed_bundle import write_bundle
 from capsign_cli.verify_rule import rule, rule_options, signatures
 
 if TYPE_CHECKING:
-    from capsign import PublicKey, Signature, Signer
+    from capsign import Signature, Signer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -108,10 +110,12 @@ def sign(file: BinaryIO, intent: str, bundle: Path | None, *, raw: bool, **optio
             **_context(options),
             intent_id=_hex("--intent", intent, 16) if intent else None,
         )
+        _tell(made, raw=raw)
         if bundle is not None:
-            whole = signer.receipt(made).bundle(_public_keys(signer, made, options))
-    if bundle is not None:
-        bundle.write_bytes(whole)
+            write_bundle(signer, made, _context(options), bundle)
+
+
+def _tell(made: Signature, *, raw: bool) -> None:
     if raw:
         output.raw(made.value)
         return
@@ -125,18 +129,6 @@ def sign(file: BinaryIO, intent: str, bundle: Path | None, *, raw: bool, **optio
     if made.others:
         values["others"] = [_by(other) for other in made.others]
     output.record(values)
-
-
-def _public_keys(signer: Signer, made: Signature, options: dict[str, Any]) -> list[PublicKey]:
-    """The public keys of the context in which it was signed, of each algorithm that signed."""
-    from capsign_wire.algorithms import BY_NAME
-
-    context = _context(options)
-    return [
-        key
-        for name in {one.algorithm for one in made.signatures} & BY_NAME.keys() - {"HS256"}
-        for key in signer.public_keys(**{**context, "algorithm": name})
-    ]
 
 
 def _by(made: Signature) -> dict[str, Any]:
@@ -170,20 +162,17 @@ def verify(file: BinaryIO, receipt: Path | None, **options: Any) -> None:
     Where a call was answered by two keys, --rule says whether one good signature is enough.
 
     With --receipt it is verified offline, from a bundle that `capsign sign --bundle` wrote: that
-    the log has it, and that it is of FILE. No agent is asked.
+    the log has it, and that it is of FILE. No agent is asked. All signatures of the bundle must be
+    good, unless --rule either says that one is enough.
     """
-    trust = Trust(
-        options.pop("log_key"),
-        options.pop("policy"),
-        options.pop("key"),
-        options.pop("kid"),
-        options.pop("max_age"),
-    )
+    of_bundle = {name: options.pop(name) for name in OF_BUNDLES}
+    rules = rule(options["rule"], options["require"])
+    _demand_apply(receipt is not None, set(of_bundle), set(options) - {"rule", "require"})
+    name, required = options.pop("rule"), options.pop("require")
     if receipt is not None:
-        verify_bundle_file(file, receipt, trust)
+        verify_bundle_file(file, receipt, Trust(*of_bundle.values()), name, required)
         return
     given = signatures(options.pop("signature"), options.pop("signed"), options.pop("algorithm"))
-    rules = rule(options.pop("rule"), options.pop("require"))
     content = _content(file, _one_hash([algorithm for algorithm, _ in given]))
     with _signer(options, options.pop("timeout")) as signer:
         key = signer.verify(
@@ -202,6 +191,22 @@ def verify(file: BinaryIO, receipt: Path | None, **options: Any) -> None:
             "state": key.state,
         }
     )
+
+
+def _demand_apply(offline: bool, of_bundle: set[str], of_agent: set[str]) -> None:
+    """Raise click.UsageError for an option on the command line that means nothing here: whoever
+    gives one relies on it. The environment may name what other commands use.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if name in (of_agent if offline else of_bundle):
+            how = (
+                "is for asking an agent, and --receipt asks none" if offline else "needs --receipt"
+            )
+            raise click.UsageError(f"{parameter.opts[-1]} {how}.")
 
 
 @click.command()

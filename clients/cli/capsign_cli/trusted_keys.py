@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +26,48 @@ MAX_KEY_FILE = 4 * 1024 * 1024
 _CURVES = {"secp256r1": ("P-256", 32), "secp384r1": ("P-384", 48)}
 
 
-def trusted_key(
-    signature: BundledSignature, file: Path | None, kid: str | None
-) -> tuple[VerificationKey, str]:
-    """The key, and where it is from. Raises CliError if nothing was given to trust, or if it has no
-    key for this signature.
+Trusted = tuple["VerificationKey", str]
+"""A key, and where it is from."""
+
+
+def trusted_keys(
+    signature: BundledSignature, files: Sequence[Path], kids: Collection[str]
+) -> list[Trusted]:
+    """The keys that may have made this signature: of each file, and the bundle's own if its id is
+    one of `kids`. Raises CliError if nothing was given to trust, or if it has no key for this
+    signature.
     """
-    if file is not None:
-        data = file.read_bytes()[: MAX_KEY_FILE + 1]
-        if len(data) > MAX_KEY_FILE:
-            raise CliError(USAGE, "KEY_FILE", f"{file} is larger than any file of keys.")
-        if data.lstrip().startswith(b"{"):
-            return _of_set(data, signature, file), str(file)
-        return _of_pem(data, signature.algorithm, str(file)), str(file)
+    found: list[Trusted] = []
+    refusal: CliError | None = None
+    for file in files:
+        try:
+            found.append((_in_file(file, signature), str(file)))
+        except CliError as error:
+            if error.told.exit_code == USAGE:
+                raise
+            refusal = refusal or error
+    if kids or not files:
+        try:
+            found.append((_in_bundle(signature, kids), "the bundle, by its id"))
+        except CliError as error:
+            refusal = refusal or error
+    if not found:
+        assert refusal is not None
+        raise refusal
+    return found
+
+
+def _in_file(file: Path, signature: BundledSignature) -> VerificationKey:
+    with file.open("rb") as opened:
+        data = opened.read(MAX_KEY_FILE + 1)
+    if len(data) > MAX_KEY_FILE:
+        raise CliError(USAGE, "KEY_FILE", f"{file} is larger than any file of keys.")
+    if data.lstrip().startswith(b"{"):
+        return _of_set(data, signature, file)
+    return _of_pem(data, signature.algorithm, str(file))
+
+
+def _in_bundle(signature: BundledSignature, kids: Collection[str]) -> VerificationKey:
     if not signature.public_key:
         raise CliError(
             USAGE,
@@ -46,7 +76,7 @@ def trusted_key(
             "Give --key with a PEM file or a JWK Set.",
         )
     key = _of_pem(signature.public_key.encode(), signature.algorithm, "the bundle")
-    if kid is None:
+    if not kids:
         raise CliError(
             USAGE,
             "KEY_MISSING",
@@ -54,14 +84,15 @@ def trusted_key(
             f"would have a key too.",
             "Give --key with a PEM file or a JWK Set, or --kid with the id that you expect.",
         )
-    if key.kid != kid:
+    if key.kid not in kids:
         raise CliError(
             REFUSED,
             "WRONG_KEY",
-            f"The key in the bundle has the id {key.kid}, not the one that was given.",
-            "Do not trust the bundle unless this key is known to you too.",
+            f"The {signature.algorithm} key in the bundle has the id {key.kid}, which was not "
+            f"given.",
+            "Do not trust the bundle unless this key is known to you too: then give --kid again.",
         )
-    return key, "the bundle, by its id"
+    return key
 
 
 def _of_set(data: bytes, signature: BundledSignature, file: Path) -> VerificationKey:

@@ -45,7 +45,8 @@ def reconcile(
 ) -> Findings:
     """Reads all of it, in bounded memory. `handed_in`: of each signature that relying parties hold
     the SHA-256 of each form that it may have; one that the log has is enough, and the first is what
-    an incident names. `tell` hears now and then how many entries of how many are read. Raises ArchiveError.
+    an incident names. `tell` hears now and then how many entries of how many are read. Raises
+    ArchiveError.
 
     A silent end of the archive says nothing: its time ends with its last entry.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 import click
@@ -18,7 +19,7 @@ class Ago(int):
 
     said: str
 
-    def __new__(cls, time_ms: int, said: str) -> Ago:
+    def __new__(cls, time_ms: int, said: str) -> Self:
         """That time, said so."""
         made = super().__new__(cls, time_ms)
         made.said = said
