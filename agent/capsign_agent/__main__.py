@@ -64,14 +64,10 @@ def _check(config: configuration.Config) -> int:
 
 
 def _tell_split_views(config: configuration.Config) -> int:
-    from capsign_agent.journal.directory import JournalError
     from capsign_agent.witness.memory import WitnessMemory
 
-    try:
-        for one in WitnessMemory(config.journal.dir).split_views():
-            sys.stdout.write(one.encode().decode())
-    except JournalError as error:
-        return _say(str(error))
+    for one in WitnessMemory(config.journal.dir).split_views():
+        sys.stdout.write(one.encode().decode())
     return 0
 
 

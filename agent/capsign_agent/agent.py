@@ -129,7 +129,7 @@ class Agent:
             timing,
         )
         self.witness = Witness(
-            WitnessMemory(config.journal.dir, config.log.key),
+            WitnessMemory(config.journal.dir, config.log.key, config.upstream.targets),
             lambda: list(self.connections.current.targets),
             self._changeover.leave,
             self.journal,

@@ -29,8 +29,6 @@ def check(config: Config, clock: Callable[[], float] = time.time) -> None:
         for path in (config.health.path, config.probe_path):
             sockets.look_at(path)
         look_at(config.journal.dir)
-        remembered = WitnessMemory(config.journal.dir, config.log.key)
-        remembered.view()
-        remembered.split_views()
+        WitnessMemory(config.journal.dir, config.log.key).view()
     except (SocketError, JournalError) as error:
         raise SettingsError(str(error)) from None

@@ -20,8 +20,10 @@ from capsign_evidence.proofs import MAX_PROOF_HASHES, ProofError, verify_consist
 
 FORMAT = "capsign-split-view/1"
 
-MAX_FILE_LEN = 256 * 1024
-"""Longest file that is read, bytes: two notes of 64 KiB and 64 hashes fit."""
+MAX_FILE_LEN = 1024 * 1024
+"""Longest file that is read, bytes. Two notes of 64 KiB and 64 hashes fit whatever their bytes are:
+the longest escape has six, that of a control character in JSON.
+"""
 
 
 class Fault(IntEnum):
@@ -62,7 +64,10 @@ class SplitView:
     proof: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
-        """The file. Bytes of a note that are no UTF-8 are escaped: it is none then."""
+        """The file. Bytes of a note that are no UTF-8 are escaped: it is none then. A proof of more
+        than `MAX_PROOF_HASHES` joins nothing, and is cut there. `parse` reads whatever this returns,
+        as long as the notes are within their bounds.
+        """
         fields = {
             "format": FORMAT,
             "adapter": self.adapter,
@@ -71,7 +76,7 @@ class SplitView:
             "log_key": self.log_key,
             "seen": self.seen.decode("utf-8", "backslashreplace"),
             "shown": self.shown.decode("utf-8", "backslashreplace"),
-            "proof": [base64.b64encode(one).decode() for one in self.proof],
+            "proof": [base64.b64encode(one).decode() for one in self.proof[:MAX_PROOF_HASHES]],
         }
         return (json.dumps(fields, ensure_ascii=False, indent=2) + "\n").encode()
 
@@ -94,7 +99,7 @@ class SplitView:
                 str(fields["shown"]).encode(),
                 proof,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"a field is missing or not of its type: {error}") from None
         if len(proof) > MAX_PROOF_HASHES:
             raise ValueError(f"a proof has at most {MAX_PROOF_HASHES} hashes")

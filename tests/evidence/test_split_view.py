@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from capsign_evidence.note import MAX_NOTE_LEN
 from capsign_evidence.split_view import MAX_FILE_LEN, Fault, Finding, SplitView, judge
 from support.fake_log import FakeLog
 
@@ -35,6 +36,16 @@ def test_bytes_that_are_no_note_are_kept_too(log: FakeLog) -> None:
     one = SplitView.parse(split(log, b"", b"\xff\x00").encode())
     assert one.shown == b"\\xff\x00"
     assert judge(one, log.key) is Finding.NOTHING
+
+
+@pytest.mark.parametrize("byte", [b"\x01", b"\xff", b"\n", b'"'])
+def test_what_is_kept_can_be_read_whatever_an_adapter_showed(byte: bytes) -> None:
+    """Notes and a proof as long as the wire takes them, of bytes that JSON or UTF-8 escapes."""
+    note = byte * MAX_NOTE_LEN
+    one = SplitView("a:7443", 1, Fault.SIGNATURE, "", note, note, (bytes(32),) * 128)
+    data = one.encode()
+    assert len(data) <= MAX_FILE_LEN
+    assert SplitView.parse(data).adapter == "a:7443"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from capsign_evidence.note import NoteError, VerifierKey
-from capsign_evidence.split_view import SplitView
+from capsign_evidence.split_view import MAX_FILE_LEN, SplitView
 from capsign_wire import logs
 
 from capsign_agent.journal.directory import JournalError
@@ -25,10 +26,13 @@ FOLDER = "witness"
 class WitnessMemory:
     """For one process: the journal's lock covers it."""
 
-    def __init__(self, journal: Path, log_key: str = "") -> None:
-        """`log_key`: the log's key as configured, in text form; empty: the one that was learned."""
+    def __init__(self, journal: Path, log_key: str = "", adapters: Collection[str] = ()) -> None:
+        """`log_key`: the log's key as configured, in text form; empty: the one that was learned.
+        `adapters`: the addresses that are configured.
+        """
         self._folder = journal / FOLDER
         self._configured = log_key
+        self._adapters = adapters
 
     def view(self) -> LogView:
         """What was seen before. Raises JournalError if it cannot be read, or is of another log."""
@@ -44,14 +48,24 @@ class WitnessMemory:
             raise self._unusable("checkpoint", str(error)) from None
 
     def split_views(self) -> list[SplitView]:
-        """Those that were found and not taken away by a person. Raises JournalError."""
+        """Those that were found and not taken away by a person. A file that cannot be read is
+        logged and left out.
+        """
         found = []
         for path in sorted(self._folder.glob("split-view-*.json")):
             try:
-                found.append(SplitView.parse(path.read_bytes()))
-            except (OSError, ValueError) as error:
-                raise self._unusable(path.name, str(error)) from None
+                with path.open("rb") as file:
+                    found.append(SplitView.parse(file.read(MAX_FILE_LEN + 1)))
+            except (OSError, ValueError, RecursionError) as error:
+                logs.error("witness.unreadable", file=path.name, why=str(error))
         return found
+
+    def distrusted(self) -> set[str]:
+        """The addresses that are not used any more: those that split views name, and each
+        configured one whose file is there, whatever is in it.
+        """
+        named = {one.adapter for one in self.split_views()}
+        return named | {one for one in self._adapters if os.path.lexists(self._split_view(one))}
 
     def remember(self, view: LogView) -> None:
         """Keep what was seen last. It is durable when this returns. A disk that takes nothing is
@@ -64,10 +78,14 @@ class WitnessMemory:
 
     def keep(self, split: SplitView) -> str:
         """Keep a split view, one for each address; returns the path of its file."""
-        name = f"split-view-{hashlib.sha256(split.adapter.encode()).hexdigest()[:16]}.json"
-        if not (self._folder / name).exists():
-            self._write(name, split.encode())
-        return str(self._folder / name)
+        path = self._split_view(split.adapter)
+        if not os.path.lexists(path):
+            self._write(path.name, split.encode())
+        return str(path)
+
+    def _split_view(self, adapter: str) -> Path:
+        name = hashlib.sha256(adapter.encode()).hexdigest()[:16]
+        return self._folder / f"split-view-{name}.json"
 
     def _key(self) -> VerifierKey | None:
         learned = self._read("log-key")
@@ -90,7 +108,7 @@ class WitnessMemory:
         path = self._folder / name
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            if self._read(name) != data:
+            if not _holds(path, data):
                 _put_in_place(path, data)
         except OSError as error:
             logs.warning("witness.not_kept", file=name, error=error.strerror or "")
@@ -100,6 +118,14 @@ class WitnessMemory:
             f"What this agent has seen of the log cannot be used: {self._folder / name} ({why}). "
             f"Keep the directory for a responder, and move it away."
         )
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file has these bytes already. One that cannot be read has not."""
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _put_in_place(path: Path, data: bytes) -> None:

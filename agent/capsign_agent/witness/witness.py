@@ -60,7 +60,7 @@ class Witness:
         self._clock = clock
         self._round = 0
         self._agreed_at = clock()
-        self.left = {one.adapter for one in memory.split_views()}
+        self.left = memory.distrusted()
         """Addresses that are not used any more."""
 
     @property
@@ -111,7 +111,8 @@ class Witness:
             newer = self._view.take(shown, proof)
         except SplitViewError as error:
             self._split(address, error, answer.checkpoint, proof)
-        except (grpc.aio.AioRpcError, FailureError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, FailureError):
+            # a channel that was closed before the call began raises UsageError
             logs.debug("log.not_shown", adapter=address)
         except asyncio.CancelledError:
             if asked_to_stop():

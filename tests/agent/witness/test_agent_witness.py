@@ -5,9 +5,17 @@ on with the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import grpc.aio
 import pytest
 from capsign_agent.agent import Agent
+from capsign_agent.journal.journal import Journal
+from capsign_agent.upstream.connection_generation import Replica
+from capsign_agent.witness.memory import WitnessMemory
+from capsign_agent.witness.witness import Witness
 from capsign_evidence.split_view import Fault, Finding, SplitView, judge
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
@@ -246,3 +254,21 @@ async def test_an_adapter_that_does_not_show_its_log_is_asked_again(
         other.log = log.grow()
         await agent.witness.look()
         assert agent.witness.size == 6
+
+
+async def test_a_connection_that_was_closed_before_the_look_is_no_end(tmp_path: Path) -> None:
+    """gRPC raises UsageError for a call on a closed channel, which a change of certificate leaves
+    behind.
+    """
+
+    def closed(*_: object, **__: object) -> None:
+        raise grpc.aio.UsageError("Channel is closed.")
+
+    ask = SimpleNamespace(evidence=SimpleNamespace(GetCheckpoint=closed))
+    replica = SimpleNamespace(address="a:1", connections=[SimpleNamespace(ready=True, ask=ask)])
+    journal = cast(Journal, None)
+    witness = Witness(
+        WitnessMemory(tmp_path), lambda: [cast(Replica, replica)], lambda _: None, journal, 60
+    )
+    await witness.look()
+    assert not witness.left

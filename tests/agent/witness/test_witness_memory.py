@@ -9,7 +9,7 @@ from capsign_agent.__main__ import main
 from capsign_agent.journal.directory import JournalError
 from capsign_agent.witness.log_view import LogView
 from capsign_agent.witness.memory import WitnessMemory
-from capsign_evidence.split_view import Fault, SplitView
+from capsign_evidence.split_view import MAX_FILE_LEN, Fault, SplitView
 from support.agent_home import home
 from support.agent_pki import TestCa
 from support.fake_log import FakeLog
@@ -69,11 +69,26 @@ def test_split_views_are_kept_the_first_of_each_address(tmp_path: Path) -> None:
     assert sorted(one.adapter for one in memory.split_views()) == ["a:1", "b:1"]
 
 
-def test_a_split_view_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{}", "", "[" * 100_000, "x" * (MAX_FILE_LEN + 1)])
+def test_a_split_view_that_cannot_be_read_keeps_one_adapter_out(
+    tmp_path: Path, content: str
+) -> None:
+    """Else an adapter that shows what cannot be kept would end every agent at its next start."""
+    memory = WitnessMemory(tmp_path, adapters=("a:1", "b:1"))
+    Path(memory.keep(split("a:1"))).write_text(content)
+    memory.keep(split("gone:1"))
+    assert memory.distrusted() == {"a:1", "gone:1"}
+    assert [one.adapter for one in memory.split_views()] == ["gone:1"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "log-key"])
+def test_what_cannot_be_read_while_it_runs_does_not_end_it(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     memory = WitnessMemory(tmp_path)
-    Path(memory.keep(split("a:1"))).write_text("{}")
-    with pytest.raises(JournalError, match="split-view"):
-        memory.split_views()
+    (tmp_path / "witness" / name).mkdir(parents=True)
+    memory.remember(seen_by(FakeLog()))
+    assert "witness.not_kept" in capsys.readouterr().err
 
 
 def test_the_command_prints_what_is_kept(ca: TestCa, capsys: pytest.CaptureFixture[str]) -> None:
