@@ -28,6 +28,7 @@ from capsign_adapter.sign.change_notifier import ChangeNotifier
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.checkpoints import Checkpoints
 from capsign_adapter.sign.clock import CLOCK, monotonic_ms, now_ms
+from capsign_adapter.sign.commit import Commits
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler, Turn
 from capsign_adapter.sign.key_readers import KeyReaders
@@ -195,12 +196,13 @@ class AdapterRig:
     def join(self) -> None:
         """Put the signing path together from its parts; call again after changing one."""
         self.charges = Charges(self.rates, self.quota, 100)
+        self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
         self.pipeline = Pipeline(
             self.admission,
             self.decisions,
             self.charges,
             self.snapshots,
-            self.store,
+            Commits(self.store, self.charges, self.checkpoints.demand_unbroken),
             BatchScheduler(self.snapshots.policy, self.scheduler, self.scheduled_token, self.turn),
             self.clock,
         )
@@ -212,7 +214,6 @@ class AdapterRig:
             KeySets(self.keyring, self.snapshots),
             self.key_readers,
         )
-        self.checkpoints = Checkpoints(self.store, self.token, "capsign.test/log")
 
     def apply(self, document: str) -> None:
         """Put another policy in force, as the next version in the store."""

@@ -12,6 +12,7 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import monotonic_ms
+from capsign_adapter.sign.commit import Commits
 from capsign_adapter.sign.fair_scheduler import FairScheduler
 from capsign_adapter.sign.key_uses import KeyUseCounter
 from capsign_adapter.sign.pipeline import Pipeline
@@ -47,8 +48,9 @@ class SigningPath:
             Buckets(monotonic_ms), self.evidence_quota, control.refusals_per_second, self.uses
         )
         batches = BatchScheduler(state.snapshots.policy, self.scheduler, state.scheduled_token)
+        commits = Commits(state.store, charges, state.checkpoints.demand_unbroken)
         self.pipeline = Pipeline(
-            admission, state.decisions, charges, state.snapshots, state.store, batches
+            admission, state.decisions, charges, state.snapshots, commits, batches
         )
         self.resolutions = Resolutions(admission, charges, state.yielding_store)
         self.public_keys = PublicKeys(

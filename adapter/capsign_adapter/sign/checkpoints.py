@@ -120,6 +120,13 @@ class Checkpoints:
         """Name of the fault of a log that contradicts what it has shown, or an empty text."""
         return "log_rolled_back" if self._contradiction else ""
 
+    def demand_unbroken(self) -> None:
+        """Raise FailureError LOG_ROLLED_BACK while the log is known to contradict what it has
+        shown: what is signed then would be recorded in the wrong history.
+        """
+        if self._contradiction:
+            raise FailureError(failures_pb2.REASON_LOG_ROLLED_BACK, self._contradiction)
+
     def contradicted(self, error: FailureError) -> None:
         """Note that the log contradicts what it has shown: it signs no more until a restart."""
         if not self._contradiction:
@@ -200,8 +207,7 @@ class Checkpoints:
         return latest if latest is not None and latest.tree_size == size else None
 
     def _sign_one(self, now_ms: int) -> Checkpoint:
-        if self._contradiction:
-            raise FailureError(failures_pb2.REASON_LOG_ROLLED_BACK, self._contradiction)
+        self.demand_unbroken()
         size, root = self._extended()
         note = self.keys.sign(size, root, now_ms // 1000)
         fresh = Checkpoint(size, root, note, now_ms)

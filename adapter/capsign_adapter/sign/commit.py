@@ -7,6 +7,7 @@ released (I4, I5).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from capsign_adapter.model.intents import Verdict
@@ -26,13 +27,20 @@ class LedgerAndLog(Ledger, EvidenceLog, Protocol):
 class Commits:
     """One for a replica; any thread."""
 
-    def __init__(self, store: LedgerAndLog, charges: Charges) -> None:
+    def __init__(
+        self, store: LedgerAndLog, charges: Charges, demand_unbroken: Callable[[], None]
+    ) -> None:
+        """`demand_unbroken` raises while the log contradicts what it has shown."""
         self._store = store
         self._charges = charges
+        self.demand_unbroken = demand_unbroken
 
     def unattributed(self, batch: Batch) -> None:
-        """Record the refusals without a valid handle, once for all attempts of a batch."""
+        """Record the refusals without a valid handle, once for all attempts of a batch. Raises as
+        `commit`.
+        """
         if batch.unattributed and not batch.recorded:
+            self.demand_unbroken()
             self._store.append(batch.unattributed, batch.now_ms)
             batch.recorded = True
 
@@ -41,11 +49,12 @@ class Commits:
 
         Raises EpochMovedError if something was revoked since the snapshot: none of these was
         written then, and earlier chunks of the batch are found in the ledger when it is decided
-        again. Raises what the store raises.
+        again. Raises FailureError LOG_ROLLED_BACK, and what the store raises.
         """
         waiting, batch.waiting = batch.waiting, []
         if not waiting:
             return
+        self.demand_unbroken()
         batch.turn.before_commit(len(waiting))
         if not batch.committed and not batch.ticket.enter(batch.snapshot.epoch):
             # A later snapshot is current: the barrier is never ahead of it.

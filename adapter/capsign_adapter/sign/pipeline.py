@@ -32,7 +32,7 @@ from capsign_adapter.sign.batch import Batch, Group
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.chunks import CHUNK, chunks
 from capsign_adapter.sign.clock import CLOCK, Clock
-from capsign_adapter.sign.commit import Commits, LedgerAndLog
+from capsign_adapter.sign.commit import Commits
 from capsign_adapter.sign.decision_cache import DecisionCache, name_of
 from capsign_adapter.sign.failures import failure_of
 from capsign_adapter.sign.refuse import Refusals
@@ -57,7 +57,7 @@ class Pipeline:
         decisions: DecisionCache,
         charges: Charges,
         snapshots: Snapshots,
-        store: LedgerAndLog,
+        commits: Commits,
         turns: BatchScheduler,
         clock: Clock = CLOCK,
     ) -> None:
@@ -69,7 +69,7 @@ class Pipeline:
         self._clock = clock
         self._refusals = Refusals(admission, charges)
         self._signatures = Signatures(self._refusals)
-        self._commits = Commits(store, charges)
+        self._commits = commits
 
     def run(self, peer: Peer, request: pb.SignRequest, ticket: ReleaseTicket) -> pb.SignResponse:
         """2 to 8 for one batch; `peer` was identified before (1).
@@ -97,9 +97,10 @@ class Pipeline:
 
     def _decide(self, batch: Batch) -> None:
         """2 to 7, again if something is revoked, or the policy replaced, meanwhile. Raises
-        FailureError OVERLOADED.
+        FailureError OVERLOADED, and LOG_ROLLED_BACK before anything is made.
         """
         for _ in range(EPOCH_ATTEMPTS):
+            self._commits.demand_unbroken()
             now, snapshot = self._clock.now_ms(), self._snapshots.current
             retention_ms = snapshot.policy.limits.intent_retention_ms
             batch.begin(snapshot, now, floor_of(max(0, now - retention_ms)))
