@@ -438,6 +438,24 @@ def test_cold_files_are_on_a_claim_of_their_own() -> None:
     assert tomllib.loads(plain)["log"].get("retention") is None
 
 
+def test_the_last_checkpoint_is_kept_outside_postgresql_where_there_is_a_volume() -> None:
+    """With SQLite the adapter keeps it beside the database."""
+
+    def published(**adapter: Any) -> str | None:
+        rendered = chart.objects({"adapter": adapter})
+        config = chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
+        log: dict[str, str] = tomllib.loads(config)["log"]
+        return log.get("published_file")
+
+    store, token = HSM["adapter"]["store"], HSM["adapter"]["token"]
+    retention = {"retention": {"existingClaim": "evidence", "afterDays": 30}}
+    assert published() is None
+    assert published(store=store) == "/var/lib/capsign/published.checkpoint"
+    assert published(store=store, token=token) is None
+    on_the_claim = published(store=store, token=token, log=retention)
+    assert on_the_claim == "/var/lib/capsign-cold/published.checkpoint"
+
+
 def test_more_than_one_replica_has_a_budget() -> None:
     postgresql = {"adapter": {**HSM["adapter"], "replicas": 2}}
     assert (

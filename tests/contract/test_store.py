@@ -9,7 +9,7 @@ import time
 
 import pytest
 from capsign_adapter.model.control import Revocation
-from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.evidence import Checkpoint, Contradiction
 from capsign_adapter.model.intents import Stored, Verdict
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import (
@@ -776,6 +776,14 @@ def test_a_published_checkpoint_gets_more_cosignatures_and_never_smaller(store, 
         store.publish_checkpoint(one)
     assert second.published_checkpoint() == more
     assert second.latest_checkpoint() is None
+
+
+def test_the_first_contradiction_stands_for_all_replicas(store, second):
+    assert store.contradiction() is None
+    first = Contradiction("The log has 3 leaves.", b"note", NOW)
+    store.save_contradiction(first)
+    second.save_contradiction(Contradiction("Another.", b"other", NOW + 1))
+    assert store.contradiction() == second.contradiction() == first
 
 
 # Several threads and replicas.

@@ -32,6 +32,15 @@ class AuditAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """The log contradicts a checkpoint that its keys signed: which, and in a sentence how."""
+
+    sentence: str
+    note: bytes
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A signed checkpoint that was made durable before it was shown to anybody."""
 

@@ -24,8 +24,9 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.log_history import demand_extends
 from capsign_adapter.keys.log_keys import LogKeys, demand_known
-from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.evidence import Checkpoint, Contradiction
 from capsign_adapter.sign.published_file import PublishedFile
+from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import EvidenceLog
 from capsign_adapter.token.interface import Token
@@ -82,14 +83,15 @@ class Checkpoints:
         self._signing = threading.Lock()
         self._latest = stored = store.latest_checkpoint()
         self._contradiction = ""
+        self._contradicted_note = b""
         self._told: Callable[[], None] = lambda: None
         self._policy: Shown | None = None
         if stored is not None:
             demand_known(stored.note, quantum_safe=self.keys.quantum_safe is not None)
         self._extended()
         if stored is not None and self._file is not None:
-            head = self._file.head()
-            if head is None or head.size < stored.tree_size:
+            last = self._file.last()
+            if last is None or last[1].size < stored.tree_size:
                 # whoever signed it died before it was in the file: it is not shown, another is
                 self._latest = None
 
@@ -130,17 +132,18 @@ class Checkpoints:
     def contradicted(self, error: FailureError) -> None:
         """Note that the log contradicts what it has shown: it signs no more until a restart."""
         if not self._contradiction:
-            self._contradiction = error.detail
+            # each failure that is made of the sentence adds the advice again
+            self._contradiction = error.detail.removesuffix(error.row.advice).strip()
             logs.error("log.rolled_back", detail=error.detail)
             self._told()
 
-    def hold_against(self, head: TreeHead, where: str) -> None:
-        """Hold the log against a tree that our keys signed and somebody else remembers; `where`
-        says in words who. Raises FailureError LOG_ROLLED_BACK, and then signs no more.
+    def hold_against(self, head: TreeHead, note: bytes, where: str) -> None:
+        """Hold the log against a tree that our keys signed and somebody else remembers, with that
+        note; `where` says in words who. Raises FailureError LOG_ROLLED_BACK, and then signs no more.
         """
         size = self._store.control().tree_size
         try:
-            demand_extends(where, head.size, head.root, size, self._root_of)
+            self._demand_extends(where, note, head.size, head.root, size)
         except FailureError as error:
             self.contradicted(error)
             raise
@@ -197,9 +200,23 @@ class Checkpoints:
         except FailureError as error:
             if error.reason == failures_pb2.REASON_LOG_ROLLED_BACK:
                 self.contradicted(error)
+                self._write_down(now_ms)
             raise
         finally:
             self._signing.release()
+
+    def _write_down(self, now_ms: int) -> None:
+        """Tell the other replicas, through the store, if a signed checkpoint shows the
+        contradiction: each of them may know only checkpoints that the log extends. What this
+        replica alone cannot read stops it alone.
+        """
+        if not self._contradicted_note:
+            return
+        found = Contradiction(self._contradiction, self._contradicted_note, now_ms)
+        try:
+            self._store.save_contradiction(found)
+        except (StoreUnavailableError, CommitUnknownError) as error:
+            logs.error("log.contradiction_not_kept", error)
 
     def _of(self, size: int) -> Checkpoint | None:
         """The last one, if it is of the tree of this size. A smaller tree was rolled back."""
@@ -222,18 +239,32 @@ class Checkpoints:
         shown. What was shown is read before the tree, which others make grow.
         """
         latest, stored = self._latest, self._store.latest_checkpoint()
-        in_file = self._file.head() if self._file is not None else None
+        in_file = self._file.last() if self._file is not None else None
+        found = self._store.contradiction()
+        if found is not None:
+            self._contradicted_note = found.note
+            raise FailureError(failures_pb2.REASON_LOG_ROLLED_BACK, found.sentence)
         size = self._store.control().tree_size
-        seen: dict[tuple[int, bytes], str] = {}
+        seen: dict[tuple[int, bytes], tuple[str, bytes]] = {}
         if in_file is not None:
-            seen[in_file.size, in_file.root] = "the checkpoint in the file beside the store"
+            note, head = in_file
+            seen[head.size, head.root] = "the checkpoint in the file beside the store", note
         if stored is not None:
-            seen[stored.tree_size, stored.root] = "the checkpoint in the store"
+            seen[stored.tree_size, stored.root] = "the checkpoint in the store", stored.note
         if latest is not None:
-            seen[latest.tree_size, latest.root] = "the checkpoint that was signed last"
-        for (leaves, root), where in seen.items():
-            demand_extends(where, leaves, root, size, self._root_of)
+            where = "the checkpoint that was signed last"
+            seen[latest.tree_size, latest.root] = where, latest.note
+        for (leaves, root), (where, note) in seen.items():
+            self._demand_extends(where, note, leaves, root, size)
         return size, self._root_of(size)
+
+    def _demand_extends(self, where: str, note: bytes, leaves: int, root: bytes, size: int) -> None:
+        """See `demand_extends`. The note of what it does not extend is kept for the others."""
+        try:
+            demand_extends(where, leaves, root, size, self._root_of)
+        except FailureError:
+            self._contradicted_note = self._contradicted_note or note
+            raise
 
     def _root_of(self, leaves: int) -> bytes:
         return TreeReader(self._store.hashes, leaves).root()

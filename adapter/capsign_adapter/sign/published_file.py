@@ -29,9 +29,9 @@ class PublishedFile:
         self._lock = threading.Lock()
         self._seen: tuple[bytes, TreeHead] | None = None
 
-    def head(self) -> TreeHead | None:
-        """The tree in the file; None if there is no file. Raises FailureError if it cannot be read
-        or is no checkpoint of this log.
+    def last(self) -> tuple[bytes, TreeHead] | None:
+        """The note in the file and its tree; None if there is no file. Raises FailureError if it
+        cannot be read or is no checkpoint of this log.
         """
         with self._lock:
             return self._read()
@@ -42,7 +42,8 @@ class PublishedFile:
         """
         head = open_checkpoint(note, self._key)
         with self._lock, self._exclusive():
-            held = self._read()
+            last = self._read()
+            held = last[1] if last is not None else None
             if held is not None and held.size == head.size and held.root != head.root:
                 raise rolled_back(f"{self._path} has another root for {head.size} leaves.")
             if held is None or held.size < head.size:
@@ -62,7 +63,7 @@ class PublishedFile:
         finally:
             os.close(folder)
 
-    def _read(self) -> TreeHead | None:
+    def _read(self) -> tuple[bytes, TreeHead] | None:
         try:
             with self._path.open("rb") as file:
                 note = file.read(MAX_NOTE_LEN + 1)
@@ -75,7 +76,7 @@ class PublishedFile:
                 self._seen = note, open_checkpoint(note, self._key)
             except NoteError as error:
                 raise rolled_back(f"{self._path} is no checkpoint of this log: {error}.") from None
-        return self._seen[1]
+        return self._seen
 
     def _write(self, note: bytes) -> None:
         scratch = self._path.with_name(f"{self._path.name}.new")

@@ -1,10 +1,10 @@
-"""The checkpoints in the store: the last one signed, and the last one published with its
-cosignatures.
+"""The checkpoints in the store: the last one signed, the last one published with its cosignatures,
+and one that the log was found to contradict.
 """
 
 from __future__ import annotations
 
-from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.evidence import Checkpoint, Contradiction
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 _COLUMNS = "tree_size, root, note, at_ms"
@@ -38,6 +38,23 @@ def publish(tx: Transaction, checkpoint: Checkpoint) -> None:
 def published(tx: Reader) -> Checkpoint | None:
     """The last one published."""
     return _row(tx, "published")
+
+
+def contradict(tx: Transaction, found: Contradiction) -> None:
+    """Keep a contradiction, unless one is kept."""
+    tx.send(
+        "INSERT INTO contradiction (id, sentence, note, at_ms) VALUES (1, ?, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
+        found.sentence,
+        found.note,
+        found.at_ms,
+    )
+
+
+def contradiction(tx: Reader) -> Contradiction | None:
+    """The one that is kept."""
+    row = tx.one("SELECT sentence, note, at_ms FROM contradiction WHERE id = 1")
+    return Contradiction(row[0], bytes(row[1]), row[2]) if row else None
 
 
 def _row(tx: Reader, table: str) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from capsign_evidence.merkle import leaf_hash
 from capsign_wire.failures import FailureError
 
 from capsign_adapter.model.authorities import AuthorityRow
-from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint, Contradiction
 from capsign_adapter.model.intents import Committed, Draft, Stored
 from capsign_adapter.model.lifecycle import AuthorityEvent, PolicyEvent
 from capsign_adapter.model.policies import PolicyDraft, PolicyVersionRow
@@ -245,6 +245,12 @@ class RelationalStore(
 
     def published_checkpoint(self) -> Checkpoint | None:
         return self.read(checkpoints.published)
+
+    def save_contradiction(self, contradiction: Contradiction) -> None:
+        self._together(lambda tx, _: checkpoints.contradict(tx, contradiction))
+
+    def contradiction(self) -> Contradiction | None:
+        return self.read(checkpoints.contradiction)
 
     # Numbers of workloads: short in the ledger's rows, and never changed once given.
 

@@ -367,6 +367,16 @@ MIGRATIONS: tuple[Migration, ...] = (
             "INSERT INTO log_cold (id, size) VALUES (1, 0)",
         ),
     ),
+    Migration(
+        17,
+        "a contradiction of the log",
+        (
+            """CREATE TABLE contradiction (
+                id {int} PRIMARY KEY CHECK (id = 1),
+                sentence TEXT NOT NULL, note {blob} NOT NULL, at_ms {int} NOT NULL
+            )""",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].number

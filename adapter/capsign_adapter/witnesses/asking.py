@@ -52,7 +52,7 @@ class WitnessedLog(NamedTuple):
 
     keys: Sequence[NoteVerifier]
     store: EvidenceLog
-    hold_against: Callable[[TreeHead, str], None]
+    hold_against: Callable[[TreeHead, bytes, str], None]
 
 
 class Asking:
@@ -118,7 +118,7 @@ class Asking:
         if head.origin != self._log.keys[0].name:
             logs.warning("witness.unbelievable", witness=self.names, why="of another log")
             return 0
-        self._log.hold_against(head, f"the checkpoint that the witness {self.names} holds")
+        self._log.hold_against(head, note, f"the checkpoint that the witness {self.names} holds")
         self._size = head.size
         return head.size
 

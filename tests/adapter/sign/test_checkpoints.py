@@ -156,6 +156,37 @@ def test_a_store_that_goes_back_under_a_running_replica_ends_its_checkpoints(log
     assert told == [True]
 
 
+def test_all_replicas_stop_once_one_knows_that_the_log_went_back(log):
+    """PostgreSQL failed over to a copy that was behind. Only one replica had signed more than that
+    copy has; the other would sign another root for the same size. There is no file between them.
+    """
+    ahead = Checkpoints(Reopened(log), log.token, ORIGIN)
+    behind = Checkpoints(Reopened(log), log.token, ORIGIN)
+    kept = log.copy()
+    log.grow("a", "b")
+    shown = ahead.signed(NOW)
+    log.restore(kept)
+    log.grow("x")
+    behind.demand_unbroken()
+    sentence = rolled_back(ahead.signed, NOW)
+    found = log.store.contradiction()
+    assert (found.note, found.at_ms) == (shown.note, NOW)
+    assert sentence.startswith(found.sentence)
+    assert rolled_back(behind.signed, NOW) == sentence
+    assert rolled_back(behind.demand_unbroken) == sentence
+    assert rolled_back(lambda: Checkpoints(Reopened(log), log.token, ORIGIN)) == sentence
+
+
+def test_a_file_that_one_replica_cannot_read_stops_that_one_alone(log):
+    log.open().current(NOW)
+    one, two = log.open(), Checkpoints(Reopened(log), log.token, ORIGIN)
+    log.grow("a")
+    log.file.write_bytes(b"damaged")
+    rolled_back(one.signed, NOW)
+    assert log.store.contradiction() is None
+    assert two.signed(NOW).tree_size == log.store.control().tree_size
+
+
 def test_a_changed_leaf_ends_checkpoints(log):
     log.open().current(NOW)
     head = log.store.control().tree_size

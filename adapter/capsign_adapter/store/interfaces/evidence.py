@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint
+from capsign_adapter.model.evidence import AuditAccepted, AuditDraft, Checkpoint, Contradiction
 
 
 class EvidenceLog(Protocol):
@@ -39,6 +39,14 @@ class EvidenceLog(Protocol):
 
     def published_checkpoint(self) -> Checkpoint | None:
         """Returns the last one published."""
+
+    def save_contradiction(self, contradiction: Contradiction) -> None:
+        """Make it durable, for all replicas, that the log contradicts what it has shown. The first
+        one stands.
+        """
+
+    def contradiction(self) -> Contradiction | None:
+        """Returns the one that was saved."""
 
 
 class AuditBatches(Protocol):
