@@ -65,8 +65,8 @@ class SplitView:
 
     def encode(self) -> bytes:
         """The file. Bytes of a note that are no UTF-8 are escaped: it is none then. A proof of more
-        than `MAX_PROOF_HASHES` joins nothing, and is cut there. `parse` reads whatever this returns,
-        as long as the notes are within their bounds.
+        than `MAX_PROOF_HASHES` joins nothing, and is cut there. `parse` reads whatever this
+        returns, as long as the notes are within their bounds.
         """
         fields = {
             "format": FORMAT,

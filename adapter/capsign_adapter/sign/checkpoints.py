@@ -139,7 +139,8 @@ class Checkpoints:
 
     def hold_against(self, head: TreeHead, note: bytes, where: str) -> None:
         """Hold the log against a tree that our keys signed and somebody else remembers, with that
-        note; `where` says in words who. Raises FailureError LOG_ROLLED_BACK, and then signs no more.
+        note; `where` says in words who. Raises FailureError LOG_ROLLED_BACK, and then signs no
+        more.
         """
         size = self._store.control().tree_size
         try:

@@ -17,7 +17,6 @@ from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.sign.chunks import CHUNK
 from capsign_adapter.sign.clock import Clock, now_ms
 from capsign_adapter.sign.fair_scheduler import Turn
-from capsign_adapter.sign.signatures import Signatures
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
 from capsign_evidence.leaf_reader import Refused, RefusedUnbound, Signed, decode
@@ -954,23 +953,22 @@ def test_fifty_threads_with_one_intent_get_identical_bytes(rig):
 
 
 @pytest.mark.parametrize("when", ["before the batch", "while it is signed"])
-def test_a_log_that_was_rolled_back_records_and_releases_nothing(rig, monkeypatch, when):
+def test_a_log_that_was_rolled_back_records_and_releases_nothing(rig, when):
     """The database failed over to an older copy under a running replica. A signature that is made
     then would be in a history that nobody else sees.
     """
     error = rolled_back("The log has 4 leaves, and the checkpoint in the store is of 9.")
-    rig.sign(b"before")
     size = rig.store.control().tree_size
     if when == "before the batch":
         rig.checkpoints.contradicted(error)
     else:
-        made = Signatures.make
+        derived = rig.token.hmac
 
-        def then_noticed(*arguments):
-            made(*arguments)
+        def noticed(*arguments):
             rig.checkpoints.contradicted(error)
+            return derived(*arguments)
 
-        monkeypatch.setattr(Signatures, "make", then_noticed)
+        rig.token.instead(hmac=noticed)
     with pytest.raises(FailureError) as caught:
         rig.sign(b"hello")
     assert caught.value.reason == reasons.REASON_LOG_ROLLED_BACK
