@@ -26,6 +26,7 @@ from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.admit import Admission
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import monotonic_ms, now_ms
+from capsign_adapter.sign.commit import Commits
 from capsign_adapter.sign.decision_cache import DecisionCache
 from capsign_adapter.sign.fair_scheduler import FairQueue, FairScheduler
 from capsign_adapter.sign.pipeline import Pipeline
@@ -100,7 +101,8 @@ def pipeline_in(directory: Path) -> Iterator[tuple[Callable[[bytes], bytes], byt
         admission = Admission(handles, keyring, commitments, budget)
         charges = Charges(Buckets(monotonic_ms), EvidenceQuota(Buckets(monotonic_ms), 1024), 100)
         turns = BatchScheduler(snapshots.policy, FairScheduler(2), scheduled_token)
-        pipeline = Pipeline(admission, decisions, charges, snapshots, store, turns)
+        commits = Commits(store, charges, lambda: None)
+        pipeline = Pipeline(admission, decisions, charges, snapshots, commits, turns)
         barrier = RevocationBarrier(3000, 1000, lambda: store.control().revocation_epoch)
         ticket = barrier.ticket(lambda: None)
         peer = Peer(WORKLOAD, b"k" * 32, now_ms() + 3_600_000)
