@@ -16,7 +16,7 @@ from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.reconcile import Reconciliation
-from capsign_adapter.assembly.retention import retention_ticker
+from capsign_adapter.assembly.retention import read_cold_files, retention_ticker
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.assembly.witnesses import WitnessParts
@@ -73,6 +73,7 @@ class Replica:
         public = CONNECTIONS if listen.public_address else 0
         demand_memory(memory, listen.streams, listen.message_bytes, public)
         limits = connections(raise_descriptors(), config.listen.streams)
+        read_cold_files(config, store)
         in_force = policy_in_force.read(store, InForce(0, policy))
         _reconcile(token, store, in_force.policy, metrics)
         # Not before: a store with anything in it is not given the keys of a new deployment.
@@ -115,7 +116,9 @@ class Replica:
             *self.identities.tickers(self.state.changes.announce),
             *periodic.health_check_tickers(config, self.state, replica_health, self._health),
             periodic.store_growth(config, self.state, metrics),
-            *retention_ticker(config, self.state, metrics),
+            *retention_ticker(
+                config, self.state, metrics, lambda: self.reconciliation.reads_the_log
+            ),
             periodic.due_proposals(self.listeners, metrics),
             TileSummaries(self.state.store, lambda: self.reconciliation.reads_the_log).ticker(),
             self.listeners.custody.ticker(),

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from io import BytesIO
+from typing import IO
 
 from capsign_evidence.merkle import HASH_LEN, TILE_HEIGHT, TILE_WIDTH, TreeDataError
 from capsign_evidence.proofs import HashReader
@@ -165,23 +167,33 @@ def batch_file(batches: Iterable[tuple[int, bytes]]) -> bytes:
     """The agents' batches of a tile's leaves, ascending: for each its leaf index as 64 bits and its
     length as 32 bits, big-endian, then the batch as it was received.
     """
-    return b"".join(_BATCH.pack(index, len(batch)) + batch for index, batch in batches)
+    return b"".join(batch_parts(batches))
+
+
+def batch_parts(batches: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """What `batch_file` has, a batch at a time."""
+    for index, batch in batches:
+        yield _BATCH.pack(index, len(batch))
+        yield batch
 
 
 def open_batch_file(data: bytes) -> list[tuple[int, bytes]]:
     """The leaf index and the bytes of each batch. Raises TreeDataError if it is cut off or not in
     order.
     """
-    batches: list[tuple[int, bytes]] = []
-    at = 0
-    while at < len(data):
-        if at + BATCH_HEAD > len(data):
+    return list(read_batches(BytesIO(data), len(data)))
+
+
+def read_batches(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
+    """As `open_batch_file`, of a file of `size` bytes, with one batch in memory at a time."""
+    before = -1
+    while head := file.read(BATCH_HEAD):
+        size -= len(head)
+        if len(head) < BATCH_HEAD:
             raise TreeDataError("a file of batches is cut off")
-        index, length = _BATCH.unpack_from(data, at)
-        at += BATCH_HEAD
-        batch = data[at : at + length]
-        if len(batch) != length or (batches and index <= batches[-1][0]):
+        index, length = _BATCH.unpack(head)
+        batch = file.read(length) if length <= size else b""
+        if len(batch) != length or index <= before:
             raise TreeDataError("a file of batches is cut off, or not in the order of its leaves")
-        batches.append((index, batch))
-        at += length
-    return batches
+        yield index, batch
+        size, before = size - length, index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from capsign_adapter.sign.retention import Retention
@@ -88,6 +89,7 @@ def test_a_log_of_another_key_is_not_copied(replica, export, tmp_path):
 def test_a_store_is_verified_with_its_cold_files(replica, tmp_path, capsys):
     """`capsign audit verify` over both, as one; and a cold file that was changed is found."""
     store, cold = replica.rig.store, tmp_path / "cold"
+    store.use_cold_files(cold)
     retention = Retention(
         store,
         cold,
@@ -110,6 +112,13 @@ def test_a_store_is_verified_with_its_cold_files(replica, tmp_path, capsys):
 
     code, told = verify()
     assert code == 0, told
+    for place, warned in (
+        (f"{tmp_path}/store/store.db", True),
+        (f"{tmp_path}/store/store.db,{cold}", False),
+    ):
+        with suppress(SystemExit):
+            cli.main(["audit", "query", place, "-o", "json"])
+        assert ("after a comma: ARCHIVE,DIRECTORY" in capsys.readouterr().err) is warned
     file = cold / "tile" / "entries" / "000"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

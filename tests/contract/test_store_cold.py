@@ -4,15 +4,18 @@ read the log read them as before.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from contextlib import suppress
 
 import pytest
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.sign.log_files import LogStore, log_file
-from capsign_adapter.sign.retention import Retention
+from capsign_adapter.sign.retention import Retention, demand_files
 from capsign_adapter.store.errors import AuditOutOfOrderError
 from capsign_evidence.archive import ArchiveError, open_archive
+from capsign_evidence.archive.joined import JoinedArchive
+from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.merkle import leaf_hash
 from capsign_evidence.proofs import TreeReader, verify_consistency, verify_inclusion
@@ -44,6 +47,7 @@ class Rig:
         self.now_ms = NOW + KEEP
 
     def retention(self, store=None, keep_ms: int = KEEP) -> Retention:
+        self.store.use_cold_files(self.directory)
         return Retention(
             self.store if store is None else store,
             self.directory,
@@ -173,7 +177,6 @@ def test_whatever_it_dies_in_nothing_is_lost_or_half(rig, happened):
         dying = FailsAt(rig.store, call, happened=happened)
         with suppress(KeyboardInterrupt):
             rig.retention(dying).step()
-        rig.store.use_cold_files(rig.directory)
         assert rig.everything(size) == before
     moved_all(rig.retention())
     assert rig.everything(size) == before
@@ -212,18 +215,121 @@ def test_a_directory_that_is_not_there_is_told(rig):
         rig.store.entries(0, 1)
     assert missing.value.reason == reasons.REASON_COLD_FILES_MISSING
     with pytest.raises(FailureError, match="1024 leaves"):
-        rig.retention().demand_files()
+        demand_files(rig.store, rig.directory)
     assert rig.store.entries(1100, 2), "what the store has is read without them"
 
 
-def test_a_batch_that_moved_is_not_taken_again(rig):
+def test_a_batch_that_moved_is_the_duplicate_that_it_is(rig):
+    """An honest agent whose journal outlived the days that batches stay: it must hear that it was
+    taken, since one that is refused is an incident and stops its life.
+    """
     first = logged(audit())
-    rig.store.submit_audit(first, NOW)
-    filled(rig.store, 300)
+    second = logged(audit(first))
+    third = logged(audit(second))
+    for batch in (first, second):
+        rig.store.submit_audit(batch, NOW)
+    filled(rig.store, 1100)
+    while rig.retention().step():
+        pass
+    size = rig.store.control().tree_size
+    for again in (first, second):
+        answer = rig.store.submit_audit(again, NOW)
+        assert (answer.accepted_through, answer.duplicate) == (second.last_sequence, True)
+    assert rig.store.control().tree_size == size
+    with pytest.raises(AuditOutOfOrderError):
+        rig.store.submit_audit(dataclasses.replace(second, batch_hash=b"x" * 32), NOW)
+    assert not rig.store.submit_audit(third, NOW).duplicate
+    with pytest.raises(AuditOutOfOrderError):
+        rig.store.submit_audit(dataclasses.replace(third, batch_hash=b"x" * 32), NOW)
+    between = dataclasses.replace(third, last_sequence=third.first_sequence)
+    with pytest.raises(AuditOutOfOrderError):
+        rig.store.submit_audit(between, NOW)
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_a_gap_in_the_directory_is_told_and_never_passed_over(rig, place, stray):
+    """A tile that was not copied, or a checkpoint that somebody put there, made a shorter log of
+    it: what followed was left out, with other numbers.
+    """
     moved_all(rig.retention())
-    with pytest.raises(AuditOutOfOrderError) as refused:
-        rig.store.submit_audit(first, NOW)
-    assert refused.value.accepted_through == first.last_sequence
+    together, size = f"{place.url},{rig.directory}", rig.store.control().tree_size
+    if stray:
+        head = TreeHead("log.test", 300, bytes(32)).text()
+        (rig.directory / "checkpoint").write_text(f"{head}\n\u2014 log.test AAAAAAAA\n")
+        with open_archive(together, place.password_file) as archive:
+            assert len(list(archive.entries(0, size))) == size
+    (rig.directory / "tile" / "entries" / "001").unlink()
+    with (
+        open_archive(together, place.password_file) as archive,
+        pytest.raises(ArchiveError, match="Leaves 256 to 511 are not in the directory"),
+    ):
+        list(archive.entries(0, size))
+    for path in (rig.directory / "tile" / "entries").iterdir():
+        path.unlink()
+    with pytest.raises(ArchiveError, match="does not reach that far"):
+        open_archive(together, place.password_file)
+
+
+class MovesMeanwhile:
+    """An archive of a store from which leaves move after each piece that is read."""
+
+    def __init__(self, archive, move) -> None:
+        self.archive, self.move = archive, move
+
+    @property
+    def first(self) -> int:
+        return self.archive.first
+
+    def entries(self, first, count):
+        self.move()
+        yield from self.archive.entries(first, count)
+
+    def hashes(self, level, first, count):
+        self.move()
+        return self.archive.hashes(level, first, count)
+
+    def batches(self, first_leaf, count):
+        self.move()
+        yield from self.archive.batches(first_leaf, count)
+
+    def close(self) -> None:
+        self.archive.close()
+
+
+@pytest.mark.parametrize("read", ["entries", "hashes", "batches"])
+def test_what_moves_while_it_is_read_is_read(rig, place, read):
+    size = rig.store.control().tree_size
+    rig.covered = size - size % 256
+    before = rig.everything(size)
+    retention = rig.retention()
+    with open_archive(place.url, place.password_file) as held:
+        archive = JoinedArchive(rig.directory, MovesMeanwhile(held, retention.step))
+        if read == "entries":
+            assert list(archive.entries(0, size)) == before[0]
+        elif read == "hashes":
+            assert archive.hashes(0, 0, size) == before[1]
+        else:
+            assert list(archive.batches(0, size)) == before[3]
+    assert rig.store.moved_leaves() >= 1024
+
+
+def test_a_replica_that_sees_other_files_moves_nothing(rig, tmp_path):
+    """Two replicas of one path and two disks: each would have a part of the log."""
+    rig.covered = 1024
+    assert rig.retention().step()
+    rig.covered = 1 << 62
+    shared, rig.directory = rig.directory, tmp_path / "another disk"
+    size = rig.store.control().tree_size
+    for wrong in (b"", b"\0\1x" * 256):
+        path = rig.directory / "tile" / "entries" / "003"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wrong)
+        with pytest.raises(FailureError) as refused:
+            rig.retention().step()
+        assert refused.value.reason == reasons.REASON_COLD_FILES_MISSING
+    assert (rig.store.control().tree_size, rig.store.moved_leaves()) == (size, 1024)
+    rig.directory = shared
+    assert rig.retention().step()
 
 
 def test_the_store_opens_with_what_is_left(rig, place):

@@ -4,17 +4,21 @@ joined with the store that has the rest.
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_evidence.archive import ArchiveError, open_archive
-from capsign_evidence.archive.copying import copy_log
+from capsign_evidence.archive.copying import copy_log, copy_tile
 from capsign_evidence.archive.interface import ALL
 from capsign_evidence.archive.tile_directory import DirectoryArchive
 from capsign_evidence.archive.tile_files import TileFiles
 from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.proofs import TreeReader
+from capsign_evidence.tile_builder import TileBuilder
+from capsign_evidence.tiles import TileName, open_batch_file
 from support.drafts import APP, NOW, OTHER_APP, audit, draft, logged
 from support.evidence_at_rest import MemoryArchive
 
@@ -124,6 +128,72 @@ def test_a_file_that_was_changed_is_found(store, place, tmp_path):
     files.replace("checkpoint", note)
     with pytest.raises(ArchiveError, match="are not in the directory"):
         list(DirectoryArchive(tmp_path / "log").entries(0, 1))
+
+
+class Counts:
+    """A source of one tile whose leaves are all of batches, which counts those that are held."""
+
+    def __init__(self, entries) -> None:
+        self.held, self.most = entries, 0
+        self.alive: set[int] = set()
+
+    def entries(self, first, count):
+        return iter(self.held[first : first + count])
+
+    def batches(self, first_leaf, count):
+        for index in range(first_leaf, first_leaf + count):
+            batch = _Held(b"batch %d" % index)
+            self.alive.add(index)
+            batch.gone = lambda index=index: self.alive.discard(index)
+            self.most = max(self.most, len(self.alive))
+            yield index, "", batch
+            del batch
+
+
+class _Held(bytes):
+    """Bytes that say when nobody has them any more."""
+
+    def __del__(self):
+        self.gone()
+
+
+def test_batches_are_copied_a_few_at_a_time(tmp_path):
+    """A tile may have 256 of a mebibyte each."""
+    source, files = Counts([b"entry %d" % number for number in range(256)]), TileFiles(tmp_path)
+    copy_tile(source, files, TileBuilder(), TileName(0, 0))
+    assert source.most < 5
+    found = open_batch_file(files.read("capsign/batches/000"))
+    assert found == [(index, b"batch %d" % index) for index in range(256)]
+
+
+def test_an_empty_file_is_none_and_one_that_failed_leaves_none(tmp_path):
+    """What a full disk or a crash leaves: an entries file of no bytes was taken for a tile."""
+    files = TileFiles(tmp_path, durable=True)
+    (tmp_path / "tile").touch()
+    assert (files.read("tile"), files.has("tile")) == (None, False)
+    files.write("tile", b"content")
+    assert files.read("tile") == b"content"
+    with pytest.raises(ArchiveError, match="another content"):
+        files.write_parts("tile", [b"content", b" and more"])
+    with pytest.raises(ZeroDivisionError):
+        files.write_parts("other", (b"%d" % (1 // left) for left in (1, 0)))
+    assert [path.name for path in tmp_path.iterdir()] == ["tile"]
+
+
+def test_entries_that_are_there_are_on_the_disk_before_rows_go(tmp_path, monkeypatch):
+    """Whoever wrote them: a restore, or a process that died before it had them there."""
+    source = Counts([b"entry %d" % number for number in range(256)])
+    copy_tile(source, TileFiles(tmp_path), TileBuilder(), TileName(0, 0))
+    synced, real = set(), os.fsync
+
+    def fsync(descriptor):
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()).removeprefix(f"{tmp_path}/"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    copy_tile(source, TileFiles(tmp_path, durable=True), TileBuilder(), TileName(0, 0))
+    every = {"tile/entries/000", "tile/0/000", "capsign/batches/000", "capsign/summaries/000"}
+    assert every <= synced
 
 
 def test_a_directory_that_is_no_log(tmp_path):

@@ -54,6 +54,7 @@ TESTS = Path(__file__).parents[1]
 
 def retention(store, directory: Path) -> Retention:
     """Moves whatever there is, one tile a step."""
+    store.use_cold_files(directory)
     size = min(store.moved_leaves() + 256, store.control().tree_size)
     return Retention(
         store,

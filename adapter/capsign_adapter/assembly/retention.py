@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.telemetry import Metrics
@@ -9,28 +11,53 @@ from capsign_wire.telemetry import Metrics
 from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.sign.retention import Retention
-from capsign_adapter.sign.tickers import Ticker
+from capsign_adapter.sign.retention import Retention, demand_files
+from capsign_adapter.sign.tickers import BESIDE_SIGNERS, Ticker
+from capsign_adapter.store.interfaces.whole import Store
 
-EVERY_S = 60.0
+EVERY_S = 10.0
 """Between looks for leaves that are old enough, seconds."""
 
 DAY_MS = 24 * 3_600_000
 
 
-def retention_ticker(config: Config, state: State, metrics: Metrics) -> list[Ticker]:
-    """Returns the ticker, if the configuration names a directory. Raises SettingsError if leaves
-    were moved and none is named, or their files are not there.
+def read_cold_files(config: Config, store: Store) -> None:
+    """The store reads what was moved; before anything reads the log. Raises SettingsError if leaves
+    were moved and no directory is named, or their files are not there.
     """
     settings = config.log.retention
     if settings is None:
-        moved = state.store.moved_leaves()
+        moved = store.moved_leaves()
         if moved:
             raise SettingsError(
                 f"The first {moved} leaves of the log are in cold files. Name their directory in "
                 f"`log.retention.directory`.",
                 key="log.retention.directory",
             )
+        return
+    if not settings.directory.parent.is_dir():
+        raise SettingsError(
+            f"There is no directory {settings.directory.parent} to make "
+            f"{settings.directory.name} in. Make it, or mount its volume.",
+            key="log.retention.directory",
+        )
+    try:
+        demand_files(store, settings.directory)
+    except FailureError as error:
+        raise SettingsError(
+            f"{error.detail} {error.row.advice}", key="log.retention.directory"
+        ) from None
+    store.use_cold_files(settings.directory)
+
+
+def retention_ticker(
+    config: Config, state: State, metrics: Metrics, mine: Callable[[], bool]
+) -> list[Ticker]:
+    """Returns the ticker, if the configuration names a directory. `mine` says whether it is for
+    this replica to move leaves.
+    """
+    settings = config.log.retention
+    if settings is None:
         return []
     retention = Retention(
         state.store,
@@ -39,18 +66,7 @@ def retention_ticker(config: Config, state: State, metrics: Metrics) -> list[Tic
         state.checkpoints.stored,
         lambda: state.snapshots.policy().digest,
         now_ms,
+        mine,
     )
-    if not settings.directory.parent.is_dir():
-        raise SettingsError(
-            f"There is no directory {settings.directory.parent} to make "
-            f"{settings.directory.name} in. Make it, or mount its volume.",
-            key="log.retention.directory",
-        )
-    try:
-        retention.demand_files()
-    except FailureError as error:
-        raise SettingsError(
-            f"{error.detail} {error.row.advice}", key="log.retention.directory"
-        ) from None
     metrics.gauge("capsign.log.cold", lambda: retention.moved)
-    return [Ticker("retention", EVERY_S, retention.step)]
+    return [Ticker("retention", EVERY_S, retention.step, share=BESIDE_SIGNERS)]

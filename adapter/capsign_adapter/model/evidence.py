@@ -24,7 +24,9 @@ class AuditDraft:
 
 @dataclass(frozen=True, slots=True)
 class AuditAccepted:
-    """The batch is durable. `leaf_index` is its leaf, also if the batch was sent before."""
+    """The batch is durable. `leaf_index` is its leaf, also if the batch was sent before; 0 if it
+    has moved to cold files since.
+    """
 
     accepted_through: int
     leaf_index: int

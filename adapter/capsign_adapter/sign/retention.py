@@ -20,7 +20,7 @@ from capsign_evidence.merkle import TILE_WIDTH, TreeDataError, complete_root, le
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.tile_builder import TileBuilder
-from capsign_evidence.tiles import TileName, open_batch_file, open_bundle, read_tile
+from capsign_evidence.tiles import TileName, batch_parts, open_bundle, read_tile
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -40,7 +40,7 @@ class RetiringStore(ControlState, EvidenceLog, AuditBatches, ColdLeaves, Protoco
 
 
 class Retention:
-    """Of one replica. Any may do it, and all do: who comes second finds it done."""
+    """Of one replica. Any may do it: who comes second finds it done."""
 
     def __init__(
         self,
@@ -50,9 +50,11 @@ class Retention:
         shown: Callable[[], Checkpoint | None],
         policy_digest: Callable[[], bytes],
         clock_ms: Callable[[], int],
+        mine: Callable[[], bool] = lambda: True,
     ) -> None:
         """Leaves move `keep_ms` after they were sequenced; 0: none move, and those that have are
-        read. `shown` gives the newest checkpoint that may be shown.
+        read. `shown` gives the newest checkpoint that may be shown; `mine` says whether it is for
+        this replica to do. The store reads `directory` by `use_cold_files`.
         """
         self._store = store
         self._files = TileFiles(directory, durable=True)
@@ -60,22 +62,9 @@ class Retention:
         self._shown = shown
         self._policy_digest = policy_digest
         self._clock_ms = clock_ms
+        self._mine = mine
         self.moved = store.moved_leaves()
         """Leaves that are in cold files, as this replica saw last."""
-        store.use_cold_files(directory)
-
-    def demand_files(self) -> None:
-        """Raise FailureError COLD_FILES_MISSING unless the files of what was moved last are there:
-        a directory that is not mounted looks like an empty one.
-        """
-        if self.moved:
-            last = TileName(0, self.moved // TILE_WIDTH - 1)
-            if not self._files.has(last.entries_path) or not self._files.has(last.path):
-                raise FailureError(
-                    failures_pb2.REASON_COLD_FILES_MISSING,
-                    f"The first {self.moved} leaves of the log were moved to cold files, and those "
-                    f"of the last of them are not in {self._files.directory}.",
-                )
 
     def step(self) -> bool:
         """Move the next leaves, if any are due. Returns whether there are more. Raises what the
@@ -83,11 +72,12 @@ class Retention:
         """
         before = self.moved = self._store.moved_leaves()
         shown = self._shown()
-        if not self._keep_ms or shown is None:
+        if not self._keep_ms or shown is None or not self._mine():
             return False
         end = self._due(before, shown.tree_size)
         if end == before:
             return False
+        demand_files(self._store, self._files.directory)
         try:
             self._move(before, end, shown.tree_size)
         except (ArchiveError, TreeDataError) as error:
@@ -132,9 +122,34 @@ class Retention:
             raise TreeDataError(f"the files of leaves from {first} on are not what was written")
         if [complete_root(hashes)] != list(self._store.hashes(1, tile.index, 1)):
             raise TreeDataError(f"the root of leaves from {first} on is not the store's")
-        batches = open_batch_file(self._files.read(tile.batches_path) or b"")
-        if batches != list(batches_between(self._store, first, first + TILE_WIDTH)):
+        batches = batch_parts(batches_between(self._store, first, first + TILE_WIDTH))
+        same = self._files.holds(tile.batches_path, batches)
+        if not same and (same is not None or next(batches, None) is not None):
             raise TreeDataError(f"the batches of leaves from {first} on are not the store's")
+
+
+def demand_files(store: RetiringStore, directory: Path) -> None:
+    """Raise FailureError COLD_FILES_MISSING unless the files of what was moved last are there and
+    are this log's: a directory that is not mounted looks like an empty one, and one that another
+    replica does not share lacks what that one moved.
+    """
+    moved = store.moved_leaves()
+    if not moved:
+        return
+    last = TileName(0, moved // TILE_WIDTH - 1)
+    try:
+        files = TileFiles(directory)
+        hashes = [leaf_hash(entry) for entry in open_bundle(files.read(last.entries_path) or b"")]
+        whole = len(hashes) == TILE_WIDTH and b"".join(hashes) == files.read(last.path)
+        if whole and [complete_root(hashes)] == list(store.hashes(1, last.index, 1)):
+            return
+    except (ArchiveError, TreeDataError):
+        pass  # nothing that can be read is nothing that is there
+    raise FailureError(
+        failures_pb2.REASON_COLD_FILES_MISSING,
+        f"The first {moved} leaves of the log were moved to cold files, and the last 256 of them "
+        f"are not in {directory}.",
+    )
 
 
 class _Source:

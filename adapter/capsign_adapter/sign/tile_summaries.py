@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from capsign_evidence.archive.interface import Batch
@@ -57,11 +57,10 @@ class TileSummaries:
         entries = self._store.entries(first, TILE_WIDTH)
         return summarise(first, entries, self._batches(first, first + TILE_WIDTH)).encode()
 
-    def _batches(self, first: int, last: int) -> list[Batch]:
-        found: list[Batch] = []
-        while True:
-            more = self._store.audit_batches("", first, BATCHES)
-            found.extend(one for one in more if one[0] < last)
-            if len(more) < BATCHES or more[-1][0] >= last:
-                return found
-            first = more[-1][0] + 1
+    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+        while first < last:
+            found = self._store.audit_batches("", first, BATCHES)
+            yield from (one for one in found if one[0] < last)
+            if len(found) < BATCHES:
+                return
+            first = found[-1][0] + 1

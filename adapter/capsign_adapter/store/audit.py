@@ -5,7 +5,7 @@ in its boot.
 from __future__ import annotations
 
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
-from capsign_adapter.store import log
+from capsign_adapter.store import cold, log
 from capsign_adapter.store.errors import AuditOutOfOrderError
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
@@ -29,7 +29,7 @@ def submit(
         (int(boot[0]), bytes(boot[1]), bool(boot[2])) if boot else (0, b"", False)
     )
     if draft.last_sequence <= through:
-        return _taken_before(tx, workload_id, draft, through)
+        return _taken_before(tx, workload_id, draft, through, last_hash)
     follows = draft.first_sequence == through + 1 and draft.previous == last_hash and not closed
     if not follows or draft.last_sequence < draft.first_sequence:
         raise AuditOutOfOrderError(through)
@@ -62,7 +62,7 @@ def submit(
 
 
 def _taken_before(
-    tx: Transaction, workload_id: int, draft: AuditDraft, through: int
+    tx: Transaction, workload_id: int, draft: AuditDraft, through: int, last_hash: bytes
 ) -> AuditAccepted:
     row = tx.one(
         "SELECT leaf_index, batch_hash FROM audit_batches WHERE workload_id = ? AND "
@@ -71,11 +71,30 @@ def _taken_before(
         draft.boot_id,
         draft.last_sequence,
     )
+    if row is None and _moved(tx, workload_id, draft):
+        # Of the last one the hash is known still; of earlier ones nothing is (decision 58).
+        if draft.last_sequence == through and draft.batch_hash != last_hash:
+            raise AuditOutOfOrderError(through)
+        return AuditAccepted(through, 0, duplicate=True)
     # Same sequence numbers, other bytes: an agent that tells two stories of one boot. Not a
     # duplicate.
     if row is None or bytes(row[1]) != draft.batch_hash:
         raise AuditOutOfOrderError(through)
     return AuditAccepted(through, int(row[0]), duplicate=True)
+
+
+def _moved(tx: Transaction, workload_id: int, draft: AuditDraft) -> bool:
+    """Whether a batch that ends where this one does would be in cold files: all that the store
+    still has of this life came after it.
+    """
+    if not cold.moved(tx):
+        return False
+    row = tx.one(
+        "SELECT MIN(first_sequence) FROM audit_batches WHERE workload_id = ? AND boot_id = ?",
+        workload_id,
+        draft.boot_id,
+    )
+    return row is None or row[0] is None or draft.last_sequence < int(row[0])
 
 
 def batches(tx: Reader, workload: str, first_leaf: int, limit: int) -> list[tuple[int, str, bytes]]:

@@ -9,6 +9,7 @@ they have not.
 from __future__ import annotations
 
 from capsign_adapter.store import log
+from capsign_adapter.store.faults import StoreDamagedError
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
 
@@ -50,5 +51,9 @@ def retire(
     kept = int(row[0]) if row else end
     tx.send("DELETE FROM log_segments WHERE first_index < ?", kept)
     tx.send("DELETE FROM audit_batches WHERE leaf_index < ?", kept)
-    tx.send("UPDATE log_cold SET size = ? WHERE id = 1", end)
+    if tx.run("UPDATE log_cold SET size = ? WHERE id = 1", end) != 1:
+        raise StoreDamagedError(
+            "The store does not say how many leaves are in cold files. Stop every replica; restore "
+            "a backup."
+        )
     return index

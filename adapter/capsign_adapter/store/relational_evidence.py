@@ -59,7 +59,7 @@ class RelationalEvidence(Engine[Connection]):
                 return size, held, []
             return size, held, audit.batches(tx, workload, first_leaf, limit)
 
-        size, held, found = self.read(read)
+        size, held, found = self.read(read, snapshot=True)
         if first_leaf >= held:
             return found
         found = self._cold.batches(size, first_leaf, held, workload, limit)

@@ -5,6 +5,7 @@ summaries beside them. It can be ended and begun again at any file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from capsign_evidence.archive.interface import ArchiveError, Batch
@@ -17,7 +18,7 @@ from capsign_evidence.merkle import HASH_LEN, TILE_WIDTH, leaf_hash
 from capsign_evidence.note import parse_note
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.tile_builder import TileBuilder
-from capsign_evidence.tiles import TileName, batch_file, bundle, open_bundle
+from capsign_evidence.tiles import TileName, batch_parts, bundle, open_bundle
 
 CHECKPOINT = "checkpoint"
 SUMMARIES = "capsign/summaries"
@@ -83,7 +84,8 @@ def copy_log(
 
 def copy_tile(source: Source, files: TileFiles, builder: TileBuilder, tile: TileName) -> None:
     """Copy entries, batches, summary and hashes of one tile of level 0, in this order, and the
-    tiles that it completes. Entries that are there are not fetched again.
+    tiles that it completes. Entries that are there are not fetched again. Of batches a few
+    are in memory at a time.
     """
     first = tile.index * TILE_WIDTH
     held = files.read(tile.entries_path)
@@ -95,18 +97,29 @@ def copy_tile(source: Source, files: TileFiles, builder: TileBuilder, tile: Tile
             damaged=True,
         )
     if held is None:  # what comes before the entries is there if they are
-        batches = [
-            (index, workload_of(entries[index - first]), batch)
-            for index, _, batch in source.batches(first, tile.width)
-        ]
-        if batches:
-            files.write(tile.batches_path, batch_file((one[0], one[2]) for one in batches))
+        found = source.batches(first, tile.width)
+        parts = batch_parts((index, batch) for index, _, batch in found)
+        head = next(parts, None)
+        if head is not None:
+            files.write_parts(tile.batches_path, chain([head], parts))
         if tile.width == TILE_WIDTH:
-            name = tile.entries_path.removeprefix("tile/entries")
-            files.replace(f"{SUMMARIES}{name}", summarise(first, entries, batches).encode())
+            batches = (
+                (index, workload_of(entries[index - first]), batch)
+                for index, batch in files.batches(tile.batches_path)
+            )
+            files.replace(summary_path(tile), summarise(first, entries, batches).encode())
         files.write(tile.entries_path, bundle(entries))
+    else:
+        for path in (tile.batches_path, summary_path(tile), tile.entries_path):
+            if files.has(path):
+                files.settle(path)
     for made, data in builder.add([leaf_hash(entry) for entry in entries]):
         files.write(made.path, data)
+
+
+def summary_path(tile: TileName) -> str:
+    """Where the summary of a full tile is."""
+    return f"{SUMMARIES}{tile.entries_path.removeprefix('tile/entries')}"
 
 
 def workload_of(entry: bytes) -> str:

@@ -19,7 +19,12 @@ def open_archive(place: str | Path, password_file: Path | None = None) -> Archiv
     if comma and Path(cold).is_dir() and not Path(text).exists():
         from capsign_evidence.archive.joined import JoinedArchive
 
-        return JoinedArchive(open_archive(cold), open_archive(store, password_file))
+        held = open_archive(store, password_file)
+        try:
+            return JoinedArchive(Path(cold), held)
+        except BaseException:
+            held.close()
+            raise
     if text.startswith(("postgresql://", "postgres://")):
         from capsign_evidence.archive.postgres_server import PostgresArchive
 

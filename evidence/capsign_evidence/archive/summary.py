@@ -10,7 +10,7 @@ query that is told to read everything (docs/decisions/0062-summaries-of-tiles.md
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -105,12 +105,14 @@ def terms_of(conditions: Iterable[Condition]) -> list[list[int]]:
 
 
 def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) -> Summary:
-    """The summary of these entries, the leaves from `first` on, and of the batches of their leaves.
+    """The summary of these entries, the leaves from `first` on, and of the batches of their leaves,
+    which ascend and are taken one at a time.
 
     A batch that is missing, or whose bytes are not those that its leaf names, counts as unreadable.
     """
     found = _Found()
-    held: Mapping[int, Batch] = {batch[0]: batch for batch in batches}
+    waiting = iter(batches)
+    batch = next(waiting, None)
     for index, entry in enumerate(entries, first):
         if entry[1:2] == _SIGNED:
             found.add_signed(entry)
@@ -118,7 +120,10 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
         event = of_entry(index, entry)
         found.add(event)
         if entry[1:2] == _BATCH:
-            found.add_batch(held.get(index), event.batch_hash)
+            while batch is not None and batch[0] < index:
+                batch = next(waiting, None)
+            here = batch if batch is not None and batch[0] == index else None
+            found.add_batch(here, event.batch_hash)
     return found.summary()
 
 

@@ -11,16 +11,16 @@ from typing import Self
 
 from capsign_evidence.archive.copying import (
     CHECKPOINT,
-    SUMMARIES,
     copied_size,
     read_hashes,
+    summary_path,
     workload_of,
 )
 from capsign_evidence.archive.interface import ALL, ArchiveError, Batch
 from capsign_evidence.archive.tile_files import TileFiles
 from capsign_evidence.merkle import TILE_WIDTH, TreeDataError
 from capsign_evidence.note import NoteError
-from capsign_evidence.tiles import TileName, open_batch_file, open_bundle
+from capsign_evidence.tiles import TileName, open_bundle
 
 _INCIDENT = "This is an incident or a damaged disk: keep the directory as it is."
 
@@ -98,8 +98,7 @@ class DirectoryArchive:
 
     def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
         for index in range(first_tile, self.size // TILE_WIDTH):
-            name = TileName(0, index).entries_path.removeprefix("tile/entries")
-            data = self._files.read(f"{SUMMARIES}{name}")
+            data = self._files.read(summary_path(TileName(0, index)))
             if data is not None:
                 yield index, data
 
@@ -130,18 +129,18 @@ class DirectoryArchive:
         self._last = tile.entries_path, found
         return found
 
-    def _batch_file(self, tile: TileName) -> list[tuple[int, bytes]]:
-        data = self._files.read(tile.batches_path)
-        if data is None and tile.width < TILE_WIDTH:
-            data = self._files.read(TileName(0, tile.index).batches_path)
+    def _batch_file(self, tile: TileName) -> Iterator[tuple[int, bytes]]:
+        path = tile.batches_path
+        if tile.width < TILE_WIDTH and not self._files.has(path):
+            path = TileName(0, tile.index).batches_path
         try:
-            found = open_batch_file(data or b"")
+            for index, batch in self._files.batches(path):
+                if index // TILE_WIDTH != tile.index:
+                    text = f"{path} has batches of other leaves."
+                    raise ArchiveError(text, _INCIDENT, damaged=True)
+                yield index, batch
         except TreeDataError as error:
-            raise ArchiveError(f"{tile.batches_path}: {error}.", _INCIDENT, damaged=True) from None
-        if any(index // TILE_WIDTH != tile.index for index, _ in found):
-            text = f"{tile.batches_path} has batches of other leaves."
-            raise ArchiveError(text, _INCIDENT, damaged=True)
-        return found
+            raise ArchiveError(f"{path}: {error}.", _INCIDENT, damaged=True) from None
 
     def _full_tiles(self) -> int:
         """How many full tiles there are from the first on; more may have come since."""

@@ -5,12 +5,16 @@ changed once it is there.
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from capsign_evidence.archive.interface import ArchiveError
+from capsign_evidence.tiles import read_batches
 
 TEMPORARY = ".partly-written"
-"""How the names of files end that are being written. One that was left behind is written anew."""
+"""How the names of files end that are being written. One that a crash left behind is never read."""
 
 
 class TileFiles:
@@ -24,50 +28,97 @@ class TileFiles:
         self._durable = durable
 
     def read(self, path: str) -> bytes | None:
-        """A file's content; None if there is none. Raises ArchiveError if it cannot be read."""
+        """A file's content; None if there is none, or nothing in it: no file of a log is empty.
+        Raises ArchiveError if it cannot be read.
+        """
         try:
-            return (self.directory / path).read_bytes()
+            return (self.directory / path).read_bytes() or None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _failed(self.directory / path, error) from error
 
     def has(self, path: str) -> bool:
-        """Whether there is such a file."""
-        return (self.directory / path).is_file()
+        """Whether there is such a file, with anything in it."""
+        target = self.directory / path
+        return target.is_file() and target.stat().st_size > 0
+
+    def holds(self, path: str, parts: Iterable[bytes]) -> bool | None:
+        """Whether a file's content is these parts one after another; None if there is none. Raises
+        ArchiveError if it cannot be read.
+        """
+        if not self.has(path):
+            return None
+        try:
+            with (self.directory / path).open("rb") as file:
+                return all(file.read(len(part)) == part for part in parts) and not file.read(1)
+        except OSError as error:
+            raise _failed(self.directory / path, error) from error
+
+    def batches(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """The batches of a file of them, one in memory at a time; none if there is no such file.
+        Raises ArchiveError if it cannot be read, TreeDataError if it is cut off or not in order.
+        """
+        try:
+            with (self.directory / path).open("rb") as file:
+                yield from read_batches(file, os.fstat(file.fileno()).st_size)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _failed(self.directory / path, error) from error
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file that never changes: one that is there must have the same content. Raises
         ArchiveError, damaged if it has not.
         """
-        known = self.read(path)
-        if known is None:
-            self.replace(path, data)
-        elif known != data:
+        self.write_parts(path, (data,))
+
+    def write_parts(self, path: str, parts: Iterable[bytes]) -> None:
+        """As `write`, of content that comes in parts and need not fit into memory."""
+        same = self.holds(path, parts)
+        if same is None:
+            self._write_whole(path, parts)
+        elif not same:
             raise ArchiveError(
                 f"{self.directory / path} has another content than the log.",
                 "This is an incident, or a directory of another log: keep both as they are.",
                 damaged=True,
             )
-        elif self._durable:
+        else:
+            self.settle(path)
+
+    def settle(self, path: str) -> None:
+        """A file that is there is on the disk, if that is asked of all, whoever wrote it. Raises
+        ArchiveError.
+        """
+        if self._durable:
+            self._sync(self.directory / path, os.O_RDONLY)
             self._settle(self.directory / path)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, in the place of one that is there. A crash leaves the old one or the
         new one.
         """
+        self._write_whole(path, (data,))
+
+    def _write_whole(self, path: str, parts: Iterable[bytes]) -> None:
         target = self.directory / path
-        fresh = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+        # Random, and never one that is there: every container's process may have the same number.
+        fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}{TEMPORARY}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(data)
+            with fresh.open("xb") as file:
+                file.writelines(parts)
                 if self._durable:
                     file.flush()
                     os.fsync(file.fileno())
             fresh.replace(target)
         except OSError as error:
+            _remove(fresh)
             raise _failed(target, error) from error
+        except BaseException:
+            _remove(fresh)
+            raise
         if self._durable:
             self._settle(target)
 
@@ -76,14 +127,22 @@ class TileFiles:
         folder = target
         while folder != self.directory:
             folder = folder.parent
+            self._sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _sync(self, path: Path, flags: int) -> None:
+        try:
+            descriptor = os.open(path, flags)
             try:
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise _failed(folder, error) from error
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _failed(path: Path, error: OSError) -> ArchiveError:

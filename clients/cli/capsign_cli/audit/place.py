@@ -33,7 +33,9 @@ def options(command: Command) -> Command:
 
 @contextmanager
 def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
-    """The archive, as long as it is read. Raises CliError for whatever is wrong with it."""
+    """The archive, as long as it is read. Raises CliError for whatever is wrong with it, and warns
+    where its first leaves are elsewhere.
+    """
     from capsign_evidence.archive import ArchiveError, open_archive
 
     remote = "://" in place and not place.startswith("sqlite://")
@@ -49,9 +51,18 @@ def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
         raise CliError(USAGE, "NOT_INSTALLED", text, advice) from None
     with archive:
         try:
+            if archive.first:
+                click.echo(_moved(archive.first), err=True)
             yield archive
         except ArchiveError as error:
             raise _told(error, UNAVAILABLE) from error
+
+
+def _moved(first: int) -> str:
+    return (
+        f"Warning: the first {first} entries of the log were moved to cold files and are not "
+        f"looked at here. Name their directory too, after a comma: ARCHIVE,DIRECTORY"
+    )
 
 
 def _told(error: ArchiveError, otherwise: int) -> CliError:
