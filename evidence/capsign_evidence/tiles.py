@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from io import BytesIO
-from typing import IO
 
 from capsign_evidence.merkle import HASH_LEN, TILE_HEIGHT, TILE_WIDTH, TreeDataError
 from capsign_evidence.proofs import HashReader
@@ -181,18 +179,27 @@ def open_batch_file(data: bytes) -> list[tuple[int, bytes]]:
     """The leaf index and the bytes of each batch. Raises TreeDataError if it is cut off or not in
     order.
     """
-    return list(read_batches(BytesIO(data), len(data)))
+    at = 0
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        at += count
+        return data[at - count : at]
+
+    return list(read_batches(read, len(data)))
 
 
-def read_batches(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
-    """As `open_batch_file`, of a file of `size` bytes, with one batch in memory at a time."""
+def read_batches(read: Callable[[int], bytes], size: int) -> Iterator[tuple[int, bytes]]:
+    """As `open_batch_file`, of `size` bytes of which `read` gives the next so many, with one batch
+    in memory at a time.
+    """
     before = -1
-    while head := file.read(BATCH_HEAD):
+    while head := read(BATCH_HEAD):
         size -= len(head)
         if len(head) < BATCH_HEAD:
             raise TreeDataError("a file of batches is cut off")
         index, length = _BATCH.unpack(head)
-        batch = file.read(length) if length <= size else b""
+        batch = read(length) if length <= size else b""
         if len(batch) != length or index <= before:
             raise TreeDataError("a file of batches is cut off, or not in the order of its leaves")
         yield index, batch

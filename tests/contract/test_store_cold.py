@@ -15,6 +15,7 @@ from capsign_adapter.sign.retention import Retention, demand_files
 from capsign_adapter.store.errors import AuditOutOfOrderError
 from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.joined import JoinedArchive
+from capsign_evidence.archive.tile_files import TileFiles
 from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.merkle import leaf_hash
@@ -303,7 +304,7 @@ def test_what_moves_while_it_is_read_is_read(rig, place, read):
     before = rig.everything(size)
     retention = rig.retention()
     with open_archive(place.url, place.password_file) as held:
-        archive = JoinedArchive(rig.directory, MovesMeanwhile(held, retention.step))
+        archive = JoinedArchive(TileFiles(rig.directory), MovesMeanwhile(held, retention.step))
         if read == "entries":
             assert list(archive.entries(0, size)) == before[0]
         elif read == "hashes":

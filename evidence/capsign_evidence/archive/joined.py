@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -25,14 +24,14 @@ class JoinedArchive:
     afterwards, and is in the files if not.
     """
 
-    def __init__(self, directory: Path, store: Archive) -> None:
+    def __init__(self, cold: TileFiles, store: Archive) -> None:
         """Raises ArchiveError unless the files reach as far as the store begins."""
-        self._directory = directory
+        self._directory = cold.directory
         self._store = store
         held = store.first
-        if held and not _reaches(TileFiles(directory), held):
+        if held and not _reaches(cold, held):
             raise ArchiveError(
-                f"The store begins with leaf {held}, and {directory} does not reach that far.",
+                f"The store begins with leaf {held}, and {self._directory} does not reach that far.",
                 "Name the directory that its first leaves were moved to, with all of its files.",
             )
 

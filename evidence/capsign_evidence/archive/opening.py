@@ -18,10 +18,11 @@ def open_archive(place: str | Path, password_file: Path | None = None) -> Archiv
     store, comma, cold = text.rpartition(",")
     if comma and Path(cold).is_dir() and not Path(text).exists():
         from capsign_evidence.archive.joined import JoinedArchive
+        from capsign_evidence.archive.tile_files import TileFiles
 
         held = open_archive(store, password_file)
         try:
-            return JoinedArchive(Path(cold), held)
+            return JoinedArchive(TileFiles(Path(cold)), held)
         except BaseException:
             held.close()
             raise

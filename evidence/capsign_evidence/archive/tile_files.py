@@ -5,7 +5,6 @@ changed once it is there.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,7 +60,7 @@ class TileFiles:
         """
         try:
             with (self.directory / path).open("rb") as file:
-                yield from read_batches(file, os.fstat(file.fileno()).st_size)
+                yield from read_batches(file.read, os.fstat(file.fileno()).st_size)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -104,7 +103,7 @@ class TileFiles:
     def _write_whole(self, path: str, parts: Iterable[bytes]) -> None:
         target = self.directory / path
         # Random, and never one that is there: every container's process may have the same number.
-        fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}{TEMPORARY}")
+        fresh = target.with_name(f"{target.name}.{os.urandom(8).hex()}{TEMPORARY}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with fresh.open("xb") as file:
