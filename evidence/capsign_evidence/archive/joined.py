@@ -31,7 +31,7 @@ class JoinedArchive:
         held = store.first
         if held and not _reaches(cold, held):
             raise ArchiveError(
-                f"The store begins with leaf {held}, and {self._directory} does not reach that far.",
+                f"The store begins with leaf {held}, and {cold.directory} does not reach that far.",
                 "Name the directory that its first leaves were moved to, with all of its files.",
             )
 
