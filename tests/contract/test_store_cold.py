@@ -13,6 +13,7 @@ from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.sign.log_files import LogStore, log_file
 from capsign_adapter.sign.retention import Retention, demand_files
 from capsign_adapter.store.errors import AuditOutOfOrderError
+from capsign_adapter.store.faults import StoreDamagedError
 from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.joined import JoinedArchive
 from capsign_evidence.archive.tile_files import TileFiles
@@ -344,3 +345,34 @@ def test_the_store_opens_with_what_is_left(rig, place):
             again.entries(0, 1)
     finally:
         again.close()
+
+
+def test_one_replica_moves_and_the_others_see_it(rig):
+    mine = False
+    retention = Retention(
+        rig.store,
+        rig.directory,
+        KEEP,
+        rig.shown,
+        lambda: bytes(32),
+        lambda: rig.now_ms,
+        lambda: mine,
+    )
+    assert not retention.step()
+    assert rig.store.moved_leaves() == 0
+    assert rig.retention().step()
+    assert not retention.step()
+    assert retention.moved == rig.store.moved_leaves()
+    mine = True
+    moved_all(retention)
+    assert retention.moved > 1024
+
+
+def test_a_store_that_cannot_say_what_moved_lets_go_of_nothing(rig):
+    """Its row was lost: rows would have gone, and nobody could tell which."""
+    rig.store.write(lambda tx, head: tx.run("DELETE FROM log_cold"))
+    size = rig.store.control().tree_size
+    with pytest.raises(StoreDamagedError):
+        rig.store.retire(0, 256, b"leaf", NOW)
+    assert rig.store.control().tree_size == size
+    assert len(rig.store.entries(0, size)) == size
