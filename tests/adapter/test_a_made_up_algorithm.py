@@ -63,8 +63,8 @@ CHOSEN = {
     "adapter/capsign_adapter/keys/attestation.py": "attestations are ES256",
     "adapter/capsign_adapter/keys/authority_key.py": "certificates are signed with ES256",
     "adapter/capsign_adapter/keys/destruction.py": "attestation keys are ES256",
+    "adapter/capsign_adapter/keys/log_keys.py": "checkpoints are Ed25519 (C2SP)",
     "adapter/capsign_adapter/keys/provision.py": "attestation, authority and log keys",
-    "adapter/capsign_adapter/sign/checkpoints.py": "checkpoints are Ed25519 (C2SP)",
     "agent/capsign_agent/sign/lookups.py": "an HS256 tag is verified by the adapter",
 }
 

@@ -319,7 +319,8 @@ def test_everything_has_no_target(directory, capsys):
 
 def test_a_command_that_is_advised_can_be_pasted(tmp_path, capsys):
     where = tmp_path / "two words"
-    where.mkdir(mode=0o755)
+    where.mkdir()
+    where.chmod(0o755)  # whatever the umask is
     _, _, err = run("dev", "up", "--dir", where, "-o", "json", capsys=capsys)
     assert shlex.split(json.loads(err)["error"]["advice"].split("`")[1]) == [
         "chmod",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from capsign_wire.agent.v1 import agent_pb2 as pb
+if TYPE_CHECKING:
+    from capsign_wire.agent.v1 import agent_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)

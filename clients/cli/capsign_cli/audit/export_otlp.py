@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from capsign_evidence.archive.events import Event
+from capsign_wire import channels, tls_trust
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as service_pb
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as service_grpc
 from opentelemetry.proto.common.v1 import common_pb2
@@ -125,9 +126,9 @@ class GrpcTransport(Transport):
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if secure:
             roots = endpoint.ca.read_bytes() if endpoint.ca else None
-            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots))
+            self._channel = channels.secure(address, grpc.ssl_channel_credentials(roots))
         else:
-            self._channel = grpc.insecure_channel(address)
+            self._channel = channels.insecure(address)
         self._stub = service_grpc.LogsServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = endpoint.timeout_s
         self._metadata = tuple((name.lower(), value) for name, value in endpoint.headers.items())
@@ -158,7 +159,9 @@ class HttpTransport(Transport):
         self._path = path if path.strip("/") else "/v1/logs"
         self._headers = {"Content-Type": "application/x-protobuf", **endpoint.headers}
         if secure:
-            trust = ssl.create_default_context(cafile=str(endpoint.ca) if endpoint.ca else None)
+            trust = tls_trust.of_the_system()
+            if endpoint.ca:
+                trust = tls_trust.context(endpoint.ca.read_text("ascii"), ssl.TLSVersion.TLSv1_2)
             self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
                 host, port, timeout=endpoint.timeout_s, context=trust
             )
