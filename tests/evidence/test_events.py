@@ -168,6 +168,15 @@ def test_a_record_of_a_kind_that_is_not_known_is_unreadable_and_names_its_intent
     assert (found.what, found.intent_id, found.sequence) == ("unreadable", intent(3), 1)
 
 
+def test_a_record_of_no_calendar_is_of_the_last_day_of_one():
+    """2^63 milliseconds, which an adapter took once, ended the timeline and the Parquet export."""
+    entry, data = batch([pb.AuditRecord(sequence=1, time_ms=1 << 63, kind=pb.AUDIT_KIND_OPEN)])
+    (found,) = [
+        one for one in events(MemoryArchive([entry], [(0, APP, data)])) if one.stream == "agent"
+    ]
+    assert time_text(found.time_ms).startswith("9999-12-31T23:59:59")
+
+
 @pytest.mark.parametrize(
     ("time_ms", "text"),
     [

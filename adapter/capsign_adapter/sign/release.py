@@ -4,25 +4,31 @@ else. It has only what this commit inserted, or what an earlier one stored (I4, 
 
 from __future__ import annotations
 
+from capsign_wire import logs
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
+from google.protobuf.message import DecodeError
 
 from capsign_adapter.decide.capability import Capability
 from capsign_adapter.decide.revoked import RevocationIndex, revoked_failure
-from capsign_adapter.keys.result_seal import ResultSeal
+from capsign_adapter.keys.result_seal import ResultSeal, SealBrokenError
 from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.intents import Committed, Stored, Verdict
 from capsign_adapter.model.lifecycle import IntentState
 from capsign_adapter.sign.batch import Batch, Group, Item
 from capsign_adapter.sign.intent_time import too_old
 from capsign_adapter.store.stored_result import (
+    StoredResultError,
     is_sealed,
     place_of,
     refusal_of,
     signatures_of,
     signed_by_of,
 )
+
+UNREADABLE = (StoredResultError, SealBrokenError, DecodeError)
+"""What reading a stored result raises: another release wrote it, or it was changed since."""
 
 
 def answer(batch: Batch) -> pb.SignResponse:
@@ -45,7 +51,12 @@ def answer(batch: Batch) -> pb.SignResponse:
                 else:
                     _fail(slot, item)
             elif committed.stored is not None:
-                _repeat(add(), item, committed.stored, told, batch.snapshot.revoked)
+                slot = add(leaf_index=committed.stored.leaf_index)
+                try:
+                    _repeat(slot, item, committed.stored, told, batch.snapshot.revoked)
+                except UNREADABLE as error:
+                    slot.ClearField("signatures")
+                    slot.failure.CopyFrom(unreadable(committed.stored, error).to_item())
             else:
                 _refuse(add(), item, committed, batch.now_ms)
     return response
@@ -77,7 +88,9 @@ class _Told:
 def _repeat(
     slot: signing_pb2.SignedItem, item: Item, stored: Stored, told: _Told, revoked: RevocationIndex
 ) -> None:
-    """The intent was stored before: answer with its bytes, if they may be released now."""
+    """The intent was stored before: answer with its bytes, if they may be released now. Raises
+    UNREADABLE.
+    """
     signable = told.decided.signable
     if stored.state is not IntentState.DONE:
         slot.failure.CopyFrom(refusal_of(stored.result))
@@ -91,7 +104,6 @@ def _repeat(
         assert item.failure is not None
         error = signed_before(FailureError.from_item(item.failure))
         slot.failure.CopyFrom(error.to_item())
-    slot.leaf_index = stored.leaf_index
 
 
 def _refuse(slot: signing_pb2.SignedItem, item: Item, committed: Committed, now_ms: int) -> None:
@@ -154,6 +166,18 @@ def stored_group(stored: Stored, intent_id: bytes, results: ResultSeal) -> signi
         group.signed_by.add().CopyFrom(signed_by_of(under))
         item.signatures.add(value=value, key=key)
     return group
+
+
+def unreadable(stored: Stored, error: Exception) -> FailureError:
+    """Returns the failure of a stored answer that this replica cannot read. Whether it was signed
+    is in the log, so the outcome is *unknown*; its neighbours in the batch are not touched.
+    """
+    logs.error("result.unreadable", leaf=stored.leaf_index, error=type(error).__name__)
+    return FailureError(
+        failures_pb2.REASON_COMMIT_UNKNOWN,
+        f"The answer of leaf {stored.leaf_index} is stored and cannot be read by this replica: it "
+        "is of another release, or damaged. Ask again once all replicas run the same release.",
+    )
 
 
 def signed_before(now: FailureError) -> FailureError:

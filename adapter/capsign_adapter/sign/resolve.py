@@ -17,7 +17,13 @@ from capsign_adapter.sign.admit import Admission, leaf_of
 from capsign_adapter.sign.charge import Charges
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.intent_time import intent_in_time
-from capsign_adapter.sign.release import signed_before, stored_group, withdrawn_in
+from capsign_adapter.sign.release import (
+    UNREADABLE,
+    signed_before,
+    stored_group,
+    unreadable,
+    withdrawn_in,
+)
 from capsign_adapter.sign.snapshot import Snapshot
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.stored_result import refusal_of
@@ -44,6 +50,20 @@ class Resolutions:
         capability = self._admission.verify(request.handle, peer, snapshot.policy, now).capability
         snapshot.revoked.refuse(capability)
         stored = self._row(peer, request.intent_id, capability, snapshot, now)
+        try:
+            return self._told(request.intent_id, stored, capability, snapshot, now)
+        except UNREADABLE as error:
+            raise unreadable(stored, error) from None
+
+    def _told(
+        self,
+        intent_id: bytes,
+        stored: Stored,
+        capability: Capability,
+        snapshot: Snapshot,
+        now: int,
+    ) -> pb.ResolveIntentResponse:
+        """Returns what is stored. Raises FailureError, UNREADABLE."""
         if stored.state == IntentState.DONE:
             skew_ms = snapshot.policy.limits.clock_skew_ms
             try:
@@ -54,7 +74,7 @@ class Resolutions:
             if gone is not None:
                 raise signed_before(revoked_failure(gone))
             results = self._admission.results_of(capability)
-            return pb.ResolveIntentResponse(done=stored_group(stored, request.intent_id, results))
+            return pb.ResolveIntentResponse(done=stored_group(stored, intent_id, results))
         if stored.state == IntentState.REFUSED:
             return pb.ResolveIntentResponse(refused=refusal_of(stored.result))
         return pb.ResolveIntentResponse(never=pb.Never())

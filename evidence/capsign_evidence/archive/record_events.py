@@ -25,6 +25,11 @@ OUTCOMES = {
     if value.number
 }
 
+MAX_TIME_MS = 253_402_300_799_999
+"""The end of the year 9999: records with a later time, which the adapter took earlier, are of this
+one, as no calendar and no file format of ours has theirs.
+"""
+
 
 def of_batch(
     index: int,
@@ -66,7 +71,7 @@ def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord)
     named = record.leaf_index_plus_one
     return Event(
         index=index,
-        time_ms=record.time_ms,
+        time_ms=min(record.time_ms, MAX_TIME_MS),
         stream=AGENT,
         what=KINDS.get(record.kind, UNREADABLE),
         outcome=OUTCOMES.get(record.outcome, ""),

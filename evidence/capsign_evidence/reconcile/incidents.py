@@ -21,6 +21,9 @@ told.
 
 MAX_COUNT = (1 << 32) - 1
 
+MAX_SEQUENCE = (1 << 53) - 1
+"""What agents may count to; older logs can have records that name more, and no store takes that."""
+
 
 class IncidentKey(NamedTuple):
     """What names an incident; see `IncidentLeaf`."""
@@ -117,6 +120,7 @@ class Standing:
         count: int = 1,
     ) -> None:
         """It is there: newly, or it grew by `count`."""
+        span = (min(span[0], MAX_SEQUENCE), min(span[1], MAX_SEQUENCE))
         known = self._by_key.get(key)
         if known is not None:
             grown = min(known.count + count, MAX_COUNT)

@@ -14,6 +14,7 @@ from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentS
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.reconcile.incidents import Incident
 from capsign_evidence.reconcile.timing import Timing
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from support.stored_log import StoredLog
 from support.two_streams import MINUTE, POLICY, Agent
 
@@ -112,6 +113,24 @@ def test_a_long_log_is_read_in_steps(log: StoredLog) -> None:
     log.now_ms += MINUTE
     one.step()
     assert log.store.reconciliation().position == STEP + 1
+
+
+def test_a_record_of_an_older_log_that_names_more_than_a_store_holds(log: StoredLog) -> None:
+    agent = Agent(log, 1)
+    log.now_ms += 1
+    agent.write(
+        pb.AuditRecord(
+            kind=pb.AUDIT_KIND_RECOVERED, other_boot=b"o" * 16, other_sequence=(1 << 64) - 1
+        )
+    )
+    agent.deliver()
+    one = follower(log)
+    one.step()
+    for _ in range(3):
+        log.now_ms += TIMING.silence_ms // 2
+        one.step()
+    [gap] = [row.incident for row in log.store.incidents() if row.incident.kind is IncidentKind.GAP]
+    assert gap.last == (1 << 53) - 1
 
 
 class FailingStore:

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -498,6 +499,26 @@ def test_what_was_committed_names_its_key_though_the_store_fails_then(rig):
     (told,) = rig.pipeline.run(peer(), request, rig.barrier.ticket(lambda: None)).groups
     assert any(item.signatures for item in told.items)
     assert told.signed_by[0].kid
+
+
+@pytest.mark.parametrize("damaged", [b"\x03later", b"\x02\x00", b"\x01\x00\x01\xff\x00\x00"])
+def test_a_stored_answer_that_cannot_be_read_fails_no_neighbour(rig, damaged):
+    """While replicas are upgraded, one may find what a later release stored: a repeated call failed
+    its whole batch there.
+    """
+    intents, commit = [new_intent_id() for _ in range(3)], rig.store.commit
+    first = rig.sign(b"a", b"b", b"c", intents=intents)
+
+    def later(*asked):
+        a, b, c = commit(*asked)
+        return [a, b._replace(stored=replace(b.stored, result=damaged)), c]
+
+    rig.store.instead(commit=later)
+    a, b, c = rig.sign(b"a", b"b", b"c", intents=intents)
+    assert [only(a), only(c)] == [only(first[0]), only(first[2])]
+    assert b.failure.reason == reasons.REASON_COMMIT_UNKNOWN
+    assert b.leaf_index == first[1].leaf_index
+    assert not b.signatures
 
 
 def test_a_repeat_under_another_key_names_the_key_of_then(rig, monkeypatch):

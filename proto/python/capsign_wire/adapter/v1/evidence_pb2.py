@@ -27,13 +27,17 @@ from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bou
 from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_failures__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!capsign/adapter/v1/evidence.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\"\xb2\x05\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x04\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.capsign.adapter.v1.AuditKindB\x06\x8a\xb5\x18\x02@\x01\x12\x1d\n\tintent_id\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1b\n\x05grant\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12.\n\talgorithm\x18\x06 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.capsign.types.v1.Outcome\x12(\n\x06reason\x18\x08 \x01(\x0e\x32\x18.capsign.types.v1.Reason\x12\x1b\n\x13leaf_index_plus_one\x18\t \x01(\x04\x12\x1c\n\x06\x63\x61ller\x18\n \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x0f\n\x07handles\x18\x0b \x01(\r\x12\x12\n\nelapsed_ms\x18\x0c \x01(\r\x12\x13\n\x0bkey_version\x18\r \x01(\r\x12\x10\n\x08verified\x18\x0e \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x0f \x01(\r\x12/\n\tlog_fault\x18\x10 \x01(\x0e\x32\x1c.capsign.adapter.v1.LogFault\x12\x11\n\tseen_size\x18\x11 \x01(\x04\x12\x1d\n\tseen_root\x18\x12 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12\x12\n\nshown_size\x18\x13 \x01(\x04\x12\x1e\n\nshown_root\x18\x14 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12\x1e\n\nother_boot\x18\x1e \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x16\n\x0eother_sequence\x18\x1f \x01(\x04\x12#\n\x0f\x63\x65rtificate_key\x18  \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\x82\x01\n\nAuditBatch\x12\x19\n\x07\x62oot_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1c\n\x08previous\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12;\n\x07records\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.AuditRecordB\t\x8a\xb5\x18\x05\x18\x01 \x80 \"/\n\x12SubmitAuditRequest\x12\x19\n\x05\x62\x61tch\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x01\x10\x80\x80@\"C\n\x13SubmitAuditResponse\x12\x18\n\x10\x61\x63\x63\x65pted_through\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"N\n\x14GetCheckpointRequest\x12\x17\n\x0f\x63onsistent_with\x18\x01 \x01(\x04\x12\x1d\n\nmax_age_ms\x18\x02 \x01(\rB\t\x8a\xb5\x18\x05\x38\x80\xdd\xdb\x01\"\x97\x01\n\x15GetCheckpointResponse\x12\x1c\n\ncheckpoint\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1d\n\x0cverifier_key\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\x12\x1d\n\x0b\x63onsistency\x18\x03 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\x12\"\n\rverifier_keys\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x10\x80\x12 \x04\"N\n\x0eGetTileRequest\x12\x15\n\x05level\x18\x01 \x01(\rB\x06\x8a\xb5\x18\x02\x38\x05\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x16\n\x05width\x18\x03 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"(\n\x0fGetTileResponse\x12\x15\n\x04tile\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\":\n\x11GetEntriesRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x16\n\x05width\x18\x02 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"0\n\x12GetEntriesResponse\x12\x1a\n\x07\x65ntries\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x08\"A\n\x18GetInclusionProofRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"5\n\x19GetInclusionProofResponse\x12\x18\n\x06hashes\x18\x01 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"8\n\x1bGetConsistencyProofResponse\x12\x19\n\x06hashes\x18\x01 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10  \x80\x01\"g\n\x11GetReceiptRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x1d\n\tintent_id\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1f\n\x08workload\x18\x03 \x01(\tB\r\x8a\xb5\x18\t\x08\x01\x10\xff\x01(\x02\x30\x01\"g\n\x12GetReceiptResponse\x12\x19\n\x07receipt\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x17\n\x05\x65ntry\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\xff\xff\x03\x12\x1d\n\x0cverifier_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\"9\n\x11GetBatchesRequest\x12\x12\n\nfirst_leaf\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_leaf\x18\x02 \x01(\x04\"C\n\x12GetBatchesResponse\x12\x1a\n\x07\x62\x61tches\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x02\x12\x11\n\tnext_leaf\x18\x02 \x01(\x04*\xe4\x02\n\tAuditKind\x12\x1a\n\x16\x41UDIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIT_KIND_OPEN\x10\x01\x12\x15\n\x11\x41UDIT_KIND_INTENT\x10\x02\x12\x16\n\x12\x41UDIT_KIND_OUTCOME\x10\x03\x12\x16\n\x12\x41UDIT_KIND_HANDLES\x10\x04\x12\x14\n\x10\x41UDIT_KIND_CLOSE\x10\x05\x12\x1e\n\x1a\x41UDIT_KIND_IDENTITY_ISSUED\x10\x06\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_RENEWED\x10\x07\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_REFUSED\x10\x08\x12\x1c\n\x18\x41UDIT_KIND_VERIFICATIONS\x10\t\x12\x19\n\x15\x41UDIT_KIND_SPLIT_VIEW\x10\n\x12\x18\n\x14\x41UDIT_KIND_RECOVERED\x10\x0c\x12\x14\n\x10\x41UDIT_KIND_ALIVE\x10\r*\x9f\x01\n\x08LogFault\x12\x19\n\x15LOG_FAULT_UNSPECIFIED\x10\x00\x12\x17\n\x13LOG_FAULT_SIGNATURE\x10\x01\x12\x17\n\x13LOG_FAULT_OTHER_LOG\x10\x02\x12\x14\n\x10LOG_FAULT_FORKED\x10\x03\x12\x1a\n\x16LOG_FAULT_INCONSISTENT\x10\x04\x12\x14\n\x10LOG_FAULT_SHRUNK\x10\x05\x32\xac\x06\n\x0f\x45videnceService\x12^\n\x0bSubmitAudit\x12&.capsign.adapter.v1.SubmitAuditRequest\x1a\'.capsign.adapter.v1.SubmitAuditResponse\x12\x64\n\rGetCheckpoint\x12(.capsign.adapter.v1.GetCheckpointRequest\x1a).capsign.adapter.v1.GetCheckpointResponse\x12R\n\x07GetTile\x12\".capsign.adapter.v1.GetTileRequest\x1a#.capsign.adapter.v1.GetTileResponse\x12[\n\nGetEntries\x12%.capsign.adapter.v1.GetEntriesRequest\x1a&.capsign.adapter.v1.GetEntriesResponse\x12p\n\x11GetInclusionProof\x12,.capsign.adapter.v1.GetInclusionProofRequest\x1a-.capsign.adapter.v1.GetInclusionProofResponse\x12v\n\x13GetConsistencyProof\x12..capsign.adapter.v1.GetConsistencyProofRequest\x1a/.capsign.adapter.v1.GetConsistencyProofResponse\x12[\n\nGetReceipt\x12%.capsign.adapter.v1.GetReceiptRequest\x1a&.capsign.adapter.v1.GetReceiptResponse\x12[\n\nGetBatches\x12%.capsign.adapter.v1.GetBatchesRequest\x1a&.capsign.adapter.v1.GetBatchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!capsign/adapter/v1/evidence.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\"\xde\x05\n\x0b\x41uditRecord\x12\x1f\n\x08sequence\x18\x01 \x01(\x04\x42\r\x8a\xb5\x18\t8\xff\xff\xff\xff\xff\xff\xff\x0f\x12\x1d\n\x07time_ms\x18\x02 \x01(\x04\x42\x0c\x8a\xb5\x18\x08\x38\xff\xb7\xff\x90\xfd\xce\x39\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1d.capsign.adapter.v1.AuditKindB\x06\x8a\xb5\x18\x02@\x01\x12\x1d\n\tintent_id\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1b\n\x05grant\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12.\n\talgorithm\x18\x06 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12*\n\x07outcome\x18\x07 \x01(\x0e\x32\x19.capsign.types.v1.Outcome\x12(\n\x06reason\x18\x08 \x01(\x0e\x32\x18.capsign.types.v1.Reason\x12\x1b\n\x13leaf_index_plus_one\x18\t \x01(\x04\x12\x1c\n\x06\x63\x61ller\x18\n \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x0f\n\x07handles\x18\x0b \x01(\r\x12\x12\n\nelapsed_ms\x18\x0c \x01(\r\x12\x13\n\x0bkey_version\x18\r \x01(\r\x12\x10\n\x08verified\x18\x0e \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x0f \x01(\r\x12/\n\tlog_fault\x18\x10 \x01(\x0e\x32\x1c.capsign.adapter.v1.LogFault\x12\x11\n\tseen_size\x18\x11 \x01(\x04\x12\x1d\n\tseen_root\x18\x12 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12\x12\n\nshown_size\x18\x13 \x01(\x04\x12\x1e\n\nshown_root\x18\x14 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12\x1e\n\nother_boot\x18\x1e \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12%\n\x0eother_sequence\x18\x1f \x01(\x04\x42\r\x8a\xb5\x18\t8\xff\xff\xff\xff\xff\xff\xff\x0f\x12#\n\x0f\x63\x65rtificate_key\x18  \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\x82\x01\n\nAuditBatch\x12\x19\n\x07\x62oot_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x1c\n\x08previous\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\x12;\n\x07records\x18\x03 \x03(\x0b\x32\x1f.capsign.adapter.v1.AuditRecordB\t\x8a\xb5\x18\x05\x18\x01 \x80 \"/\n\x12SubmitAuditRequest\x12\x19\n\x05\x62\x61tch\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x01\x10\x80\x80@\"C\n\x13SubmitAuditResponse\x12\x18\n\x10\x61\x63\x63\x65pted_through\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"N\n\x14GetCheckpointRequest\x12\x17\n\x0f\x63onsistent_with\x18\x01 \x01(\x04\x12\x1d\n\nmax_age_ms\x18\x02 \x01(\rB\t\x8a\xb5\x18\x05\x38\x80\xdd\xdb\x01\"\x97\x01\n\x15GetCheckpointResponse\x12\x1c\n\ncheckpoint\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1d\n\x0cverifier_key\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\x12\x1d\n\x0b\x63onsistency\x18\x03 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\x12\"\n\rverifier_keys\x18\x04 \x03(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x10\x80\x12 \x04\"N\n\x0eGetTileRequest\x12\x15\n\x05level\x18\x01 \x01(\rB\x06\x8a\xb5\x18\x02\x38\x05\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x16\n\x05width\x18\x03 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"(\n\x0fGetTileResponse\x12\x15\n\x04tile\x18\x01 \x01(\x0c\x42\x07\x8a\xb5\x18\x03\x10\x80@\":\n\x11GetEntriesRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x16\n\x05width\x18\x02 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\"0\n\x12GetEntriesResponse\x12\x1a\n\x07\x65ntries\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x08\"A\n\x18GetInclusionProofRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"5\n\x19GetInclusionProofResponse\x12\x18\n\x06hashes\x18\x01 \x03(\x0c\x42\x08\x8a\xb5\x18\x04\x10  @\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"8\n\x1bGetConsistencyProofResponse\x12\x19\n\x06hashes\x18\x01 \x03(\x0c\x42\t\x8a\xb5\x18\x05\x10  \x80\x01\"g\n\x11GetReceiptRequest\x12\x12\n\nleaf_index\x18\x01 \x01(\x04\x12\x1d\n\tintent_id\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x10\x10\x10\x30\x01\x12\x1f\n\x08workload\x18\x03 \x01(\tB\r\x8a\xb5\x18\t\x08\x01\x10\xff\x01(\x02\x30\x01\"g\n\x12GetReceiptResponse\x12\x19\n\x07receipt\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x17\n\x05\x65ntry\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\xff\xff\x03\x12\x1d\n\x0cverifier_key\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\"9\n\x11GetBatchesRequest\x12\x12\n\nfirst_leaf\x18\x01 \x01(\x04\x12\x10\n\x08\x65nd_leaf\x18\x02 \x01(\x04\"C\n\x12GetBatchesResponse\x12\x1a\n\x07\x62\x61tches\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x02\x12\x11\n\tnext_leaf\x18\x02 \x01(\x04*\xe4\x02\n\tAuditKind\x12\x1a\n\x16\x41UDIT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41UDIT_KIND_OPEN\x10\x01\x12\x15\n\x11\x41UDIT_KIND_INTENT\x10\x02\x12\x16\n\x12\x41UDIT_KIND_OUTCOME\x10\x03\x12\x16\n\x12\x41UDIT_KIND_HANDLES\x10\x04\x12\x14\n\x10\x41UDIT_KIND_CLOSE\x10\x05\x12\x1e\n\x1a\x41UDIT_KIND_IDENTITY_ISSUED\x10\x06\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_RENEWED\x10\x07\x12\x1f\n\x1b\x41UDIT_KIND_IDENTITY_REFUSED\x10\x08\x12\x1c\n\x18\x41UDIT_KIND_VERIFICATIONS\x10\t\x12\x19\n\x15\x41UDIT_KIND_SPLIT_VIEW\x10\n\x12\x18\n\x14\x41UDIT_KIND_RECOVERED\x10\x0c\x12\x14\n\x10\x41UDIT_KIND_ALIVE\x10\r*\x9f\x01\n\x08LogFault\x12\x19\n\x15LOG_FAULT_UNSPECIFIED\x10\x00\x12\x17\n\x13LOG_FAULT_SIGNATURE\x10\x01\x12\x17\n\x13LOG_FAULT_OTHER_LOG\x10\x02\x12\x14\n\x10LOG_FAULT_FORKED\x10\x03\x12\x1a\n\x16LOG_FAULT_INCONSISTENT\x10\x04\x12\x14\n\x10LOG_FAULT_SHRUNK\x10\x05\x32\xac\x06\n\x0f\x45videnceService\x12^\n\x0bSubmitAudit\x12&.capsign.adapter.v1.SubmitAuditRequest\x1a\'.capsign.adapter.v1.SubmitAuditResponse\x12\x64\n\rGetCheckpoint\x12(.capsign.adapter.v1.GetCheckpointRequest\x1a).capsign.adapter.v1.GetCheckpointResponse\x12R\n\x07GetTile\x12\".capsign.adapter.v1.GetTileRequest\x1a#.capsign.adapter.v1.GetTileResponse\x12[\n\nGetEntries\x12%.capsign.adapter.v1.GetEntriesRequest\x1a&.capsign.adapter.v1.GetEntriesResponse\x12p\n\x11GetInclusionProof\x12,.capsign.adapter.v1.GetInclusionProofRequest\x1a-.capsign.adapter.v1.GetInclusionProofResponse\x12v\n\x13GetConsistencyProof\x12..capsign.adapter.v1.GetConsistencyProofRequest\x1a/.capsign.adapter.v1.GetConsistencyProofResponse\x12[\n\nGetReceipt\x12%.capsign.adapter.v1.GetReceiptRequest\x1a&.capsign.adapter.v1.GetReceiptResponse\x12[\n\nGetBatches\x12%.capsign.adapter.v1.GetBatchesRequest\x1a&.capsign.adapter.v1.GetBatchesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'capsign.adapter.v1.evidence_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AUDITRECORD'].fields_by_name['sequence']._loaded_options = None
+  _globals['_AUDITRECORD'].fields_by_name['sequence']._serialized_options = b'\212\265\030\t8\377\377\377\377\377\377\377\017'
+  _globals['_AUDITRECORD'].fields_by_name['time_ms']._loaded_options = None
+  _globals['_AUDITRECORD'].fields_by_name['time_ms']._serialized_options = b'\212\265\030\0108\377\267\377\220\375\3169'
   _globals['_AUDITRECORD'].fields_by_name['kind']._loaded_options = None
   _globals['_AUDITRECORD'].fields_by_name['kind']._serialized_options = b'\212\265\030\002@\001'
   _globals['_AUDITRECORD'].fields_by_name['intent_id']._loaded_options = None
@@ -48,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITRECORD'].fields_by_name['shown_root']._serialized_options = b'\212\265\030\006\010 \020 0\001'
   _globals['_AUDITRECORD'].fields_by_name['other_boot']._loaded_options = None
   _globals['_AUDITRECORD'].fields_by_name['other_boot']._serialized_options = b'\212\265\030\006\010\020\020\0200\001'
+  _globals['_AUDITRECORD'].fields_by_name['other_sequence']._loaded_options = None
+  _globals['_AUDITRECORD'].fields_by_name['other_sequence']._serialized_options = b'\212\265\030\t8\377\377\377\377\377\377\377\017'
   _globals['_AUDITRECORD'].fields_by_name['certificate_key']._loaded_options = None
   _globals['_AUDITRECORD'].fields_by_name['certificate_key']._serialized_options = b'\212\265\030\006\010 \020 0\001'
   _globals['_AUDITBATCH'].fields_by_name['boot_id']._loaded_options = None
@@ -94,46 +100,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRECEIPTRESPONSE'].fields_by_name['verifier_key']._serialized_options = b'\212\265\030\003\020\200\004'
   _globals['_GETBATCHESRESPONSE'].fields_by_name['batches']._loaded_options = None
   _globals['_GETBATCHESRESPONSE'].fields_by_name['batches']._serialized_options = b'\212\265\030\005\020\200\200\200\002'
-  _globals['_AUDITKIND']._serialized_start=2151
-  _globals['_AUDITKIND']._serialized_end=2507
-  _globals['_LOGFAULT']._serialized_start=2510
-  _globals['_LOGFAULT']._serialized_end=2669
+  _globals['_AUDITKIND']._serialized_start=2195
+  _globals['_AUDITKIND']._serialized_end=2551
+  _globals['_LOGFAULT']._serialized_start=2554
+  _globals['_LOGFAULT']._serialized_end=2713
   _globals['_AUDITRECORD']._serialized_start=157
-  _globals['_AUDITRECORD']._serialized_end=847
-  _globals['_AUDITBATCH']._serialized_start=850
-  _globals['_AUDITBATCH']._serialized_end=980
-  _globals['_SUBMITAUDITREQUEST']._serialized_start=982
-  _globals['_SUBMITAUDITREQUEST']._serialized_end=1029
-  _globals['_SUBMITAUDITRESPONSE']._serialized_start=1031
-  _globals['_SUBMITAUDITRESPONSE']._serialized_end=1098
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1100
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1178
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1181
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1332
-  _globals['_GETTILEREQUEST']._serialized_start=1334
-  _globals['_GETTILEREQUEST']._serialized_end=1412
-  _globals['_GETTILERESPONSE']._serialized_start=1414
-  _globals['_GETTILERESPONSE']._serialized_end=1454
-  _globals['_GETENTRIESREQUEST']._serialized_start=1456
-  _globals['_GETENTRIESREQUEST']._serialized_end=1514
-  _globals['_GETENTRIESRESPONSE']._serialized_start=1516
-  _globals['_GETENTRIESRESPONSE']._serialized_end=1564
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1566
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1631
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1633
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1686
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1688
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1752
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1754
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1810
-  _globals['_GETRECEIPTREQUEST']._serialized_start=1812
-  _globals['_GETRECEIPTREQUEST']._serialized_end=1915
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=1917
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=2020
-  _globals['_GETBATCHESREQUEST']._serialized_start=2022
-  _globals['_GETBATCHESREQUEST']._serialized_end=2079
-  _globals['_GETBATCHESRESPONSE']._serialized_start=2081
-  _globals['_GETBATCHESRESPONSE']._serialized_end=2148
-  _globals['_EVIDENCESERVICE']._serialized_start=2672
-  _globals['_EVIDENCESERVICE']._serialized_end=3484
+  _globals['_AUDITRECORD']._serialized_end=891
+  _globals['_AUDITBATCH']._serialized_start=894
+  _globals['_AUDITBATCH']._serialized_end=1024
+  _globals['_SUBMITAUDITREQUEST']._serialized_start=1026
+  _globals['_SUBMITAUDITREQUEST']._serialized_end=1073
+  _globals['_SUBMITAUDITRESPONSE']._serialized_start=1075
+  _globals['_SUBMITAUDITRESPONSE']._serialized_end=1142
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1144
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1222
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1225
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1376
+  _globals['_GETTILEREQUEST']._serialized_start=1378
+  _globals['_GETTILEREQUEST']._serialized_end=1456
+  _globals['_GETTILERESPONSE']._serialized_start=1458
+  _globals['_GETTILERESPONSE']._serialized_end=1498
+  _globals['_GETENTRIESREQUEST']._serialized_start=1500
+  _globals['_GETENTRIESREQUEST']._serialized_end=1558
+  _globals['_GETENTRIESRESPONSE']._serialized_start=1560
+  _globals['_GETENTRIESRESPONSE']._serialized_end=1608
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1610
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1675
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1677
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1730
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1732
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1796
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1798
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1854
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1856
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1959
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=1961
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=2064
+  _globals['_GETBATCHESREQUEST']._serialized_start=2066
+  _globals['_GETBATCHESREQUEST']._serialized_end=2123
+  _globals['_GETBATCHESRESPONSE']._serialized_start=2125
+  _globals['_GETBATCHESRESPONSE']._serialized_end=2192
+  _globals['_EVIDENCESERVICE']._serialized_start=2716
+  _globals['_EVIDENCESERVICE']._serialized_end=3528
 # @@protoc_insertion_point(module_scope)

@@ -157,7 +157,7 @@ class AuditRecord(_message.Message):
     sequence: _builtins.int
     """Counts up from 1 within a boot."""
     time_ms: _builtins.int
-    """The agent's clock, milliseconds since 1970."""
+    """The agent's clock, milliseconds since 1970; at most the end of the year 9999."""
     kind: Global___AuditKind.ValueType
     """What it tells."""
     intent_id: _builtins.bytes
