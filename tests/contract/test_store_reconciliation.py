@@ -69,6 +69,13 @@ def test_one_workload_can_file_so_many_and_no_more(store):
     assert store.file_incident(replace(GAP, workload="spiffe://t/other"), b"x", NOW)
 
 
+def test_what_passes_takes_no_place_from_what_is_filed(store):
+    late = [replace(LATE, digest=number.to_bytes(32, "big")) for number in range(MAX_OF_WORKLOAD)]
+    before = store.reconciliation()
+    assert store.settle_incidents(before, Progress(1, b"x", told(*((FOUND, a) for a in late))), NOW)
+    assert store.file_incident(GAP, b"x", NOW)
+
+
 def test_who_closes_an_incident_names_its_entry(store, second):
     store.append([b"before"], NOW)
     assert store.file_incident(GAP, b"found", NOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capsign_evidence.incident_leaf import IncidentKind, IncidentState
+from capsign_evidence.incident_leaf import PASSING, IncidentKind, IncidentState
 from capsign_evidence.reconcile.incidents import MAX_OF_WORKLOAD, MAX_STANDING, Incident
 
 from capsign_adapter.model.reconciliation import IncidentRow, Progress, Reconciliation
@@ -18,6 +18,7 @@ _COLUMNS = (
 )
 
 
+_PASSING = ", ".join(str(int(kind)) for kind in sorted(PASSING))
 _KEY = "kind = ? AND workload = ? AND boot_id = ? AND digest = ?"
 
 
@@ -88,8 +89,9 @@ def file(tx: Transaction, head: Head, one: Incident, entries: Sequence[bytes], n
     """See the interface."""
     if tx.one(f"SELECT kind FROM incidents WHERE {_KEY}", *_key(one)) is not None:  # noqa: S608 - a constant
         return False
-    row = tx.one("SELECT COUNT(*) FROM incidents")
-    of_one = tx.one("SELECT COUNT(*) FROM incidents WHERE workload = ?", one.workload)
+    lasting = f"SELECT COUNT(*) FROM incidents WHERE kind NOT IN ({_PASSING})"  # noqa: S608 - a constant
+    row = tx.one(lasting)
+    of_one = tx.one(f"{lasting} AND workload = ?", one.workload)
     assert row is not None
     assert of_one is not None
     if row[0] >= MAX_STANDING or (one.workload and of_one[0] >= MAX_OF_WORKLOAD):

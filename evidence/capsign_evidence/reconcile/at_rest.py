@@ -26,7 +26,8 @@ MAX_HANDED_IN = 1_000_000
 class Findings:
     """`standing` is what stands at the end, by the rules or by what the adapter wrote into the log
     while it ran (`told`: only by that). `through` entries were read, the last of `until_ms`;
-    `unreadable` are indexes of entries that are none.
+    `unreadable` are indexes of entries that are none. `untold` incidents were found beside too many
+    others, `unjudged` signatures forgotten beside too many others: of them nothing is said.
     """
 
     standing: tuple[Incident, ...]
@@ -35,6 +36,8 @@ class Findings:
     through: int
     until_ms: int
     unreadable: tuple[int, ...]
+    untold: int = 0
+    unjudged: int = 0
 
 
 def reconcile(
@@ -82,6 +85,8 @@ def reconcile(
         reconciler.state.position,
         until_ms,
         tuple(unreadable),
+        reconciler.untold,
+        reconciler.unjudged,
     )
 
 

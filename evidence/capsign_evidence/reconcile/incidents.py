@@ -7,17 +7,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
+from capsign_evidence.incident_leaf import PASSING, IncidentKind, IncidentLeaf, IncidentState
 
-MAX_STANDING = 1024
-"""Most incidents that stand at once. What is found beyond that is not told until others have ended;
-what can be found again later (silence) is.
+MAX_STANDING = 768
+"""Most incidents that stand at once and do not pass. What is found beyond that is not told until
+others have ended; what can be found again later (signatures, a cut tail) is told then.
 """
 
 MAX_OF_WORKLOAD = 64
 """Most of them that are about one workload: who invents lives keeps nobody else's from being
 told.
 """
+
+MAX_PASSING, MAX_PASSING_OF_WORKLOAD = 256, 32
+"""The same of the kinds that pass: what pages nobody takes no place from what does."""
+
+MAX_UNTOLD = 4096
+"""Most keys of incidents that are remembered because there was no room to tell them."""
 
 MAX_COUNT = (1 << 32) - 1
 
@@ -90,10 +96,10 @@ class Standing:
 
     def __init__(self, incidents: Iterable[Incident] = ()) -> None:
         self._by_key = {one.key: one for one in incidents}
-        self._of = Counter(one.workload for one in self._by_key.values())
+        self._of = Counter((one.kind in PASSING, one.workload) for one in self._by_key.values())
+        self._all = Counter(one.kind in PASSING for one in self._by_key.values())
         self._changes: list[Change] = []
-        self.untold = 0
-        """How many were found while there was no room."""
+        self._untold: dict[IncidentKey, None] = {}
 
     def __iter__(self) -> Iterator[Incident]:
         return iter(self._by_key.values())
@@ -104,10 +110,19 @@ class Standing:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def full(self, workload: str) -> bool:
-        """Whether there is no room for one more about this workload."""
-        most = MAX_OF_WORKLOAD if workload else MAX_STANDING
-        return len(self._by_key) >= MAX_STANDING or self._of[workload] >= most
+    @property
+    def untold(self) -> int:
+        """How many were found while there was no room, and are not told yet; at most MAX_UNTOLD."""
+        return len(self._untold)
+
+    def _full(self, key: IncidentKey) -> bool:
+        """Whether there is no room for this one."""
+        passes = key.kind in PASSING
+        most, of_one = (
+            (MAX_PASSING, MAX_PASSING_OF_WORKLOAD) if passes else (MAX_STANDING, MAX_OF_WORKLOAD)
+        )
+        crowded = bool(key.workload) and self._of[passes, key.workload] >= of_one
+        return crowded or self._all[passes] >= most
 
     def found(
         self,
@@ -118,31 +133,44 @@ class Standing:
         leaf_index: int = -1,
         span: tuple[int, int] = (0, 0),
         count: int = 1,
-    ) -> None:
-        """It is there: newly, or it grew by `count`."""
+    ) -> bool:
+        """It is there: newly, or it grew by `count`. Returns whether it stands: not if there is no
+        room.
+        """
         span = (min(span[0], MAX_SEQUENCE), min(span[1], MAX_SEQUENCE))
         known = self._by_key.get(key)
         if known is not None:
             grown = min(known.count + count, MAX_COUNT)
             last = max(known.last, span[1])
             self._by_key[key] = replace(known, count=grown, last=last)
-            return
-        if self.full(key.workload):
-            self.untold += 1
-            return
+            return True
+        if self._full(key):
+            if len(self._untold) < MAX_UNTOLD:
+                self._untold[key] = None
+            return False
+        self._untold.pop(key, None)
         fresh = Incident(
             *key, intent_id, leaf_index + 1, *span, min(max(count, 0), MAX_COUNT), since_ms
         )
         self._by_key[key] = fresh
-        self._of[key.workload] += 1
+        self._count(key, 1)
         self._changes.append(Change(IncidentState.FOUND, fresh))
+        return True
 
     def ended(self, key: IncidentKey) -> None:
         """It is not there any more; nothing if it was not."""
+        self._untold.pop(key, None)
         gone = self._by_key.pop(key, None)
         if gone is not None:
-            self._of[key.workload] -= 1
+            self._count(key, -1)
             self._changes.append(Change(IncidentState.ENDED, gone))
+
+    def _count(self, key: IncidentKey, by: int) -> None:
+        passes = key.kind in PASSING
+        self._all[passes] += by
+        self._of[passes, key.workload] += by
+        if not self._of[passes, key.workload]:
+            del self._of[passes, key.workload]
 
     def take_changes(self) -> list[Change]:
         """What changed since this was called last, in order."""

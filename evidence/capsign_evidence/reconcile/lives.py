@@ -78,9 +78,8 @@ class Lives:
                     self._cut(boot_id, life)
                 else:
                     self._end(boot_id, life)
-            elif life.speaks and not life.silent and not self._standing.full(life.workload):
-                life.silent = True
-                self._tell(IncidentKind.SILENCE, boot_id, life)
+            elif life.speaks and not life.silent:
+                life.silent = self._tell(IncidentKind.SILENCE, boot_id, life)
 
     def _overdue(self, due_ms: int) -> list[tuple[bytes, Life]]:
         overdue = []
@@ -91,20 +90,20 @@ class Lives:
         return overdue
 
     def _cut(self, boot_id: bytes, life: Life) -> None:
-        if self._standing.full(life.workload):
+        """It does not come back. Without room to say so it is looked at again."""
+        life.silent = True
+        self._standing.ended(IncidentKey(IncidentKind.SILENCE, life.workload, boot_id))
+        if not self._tell(IncidentKind.CUT_TAIL, boot_id, life):
             return
         del self._state.lives[boot_id]
-        life.silent = True
         self._state.cut[boot_id] = life
         while len(self._state.cut) > state.MAX_CLAIMS:
             del self._state.cut[next(iter(self._state.cut))]
-        self._standing.ended(IncidentKey(IncidentKind.SILENCE, life.workload, boot_id))
-        self._tell(IncidentKind.CUT_TAIL, boot_id, life)
 
-    def _tell(self, kind: IncidentKind, boot_id: bytes, life: Life) -> None:
+    def _tell(self, kind: IncidentKind, boot_id: bytes, life: Life) -> bool:
         key = IncidentKey(kind, life.workload, boot_id)
         span = (life.through, life.through)
-        self._standing.found(key, self._state.wall_ms, span=span, count=0)
+        return self._standing.found(key, self._state.wall_ms, span=span, count=0)
 
     def _end(self, boot_id: bytes, life: Life) -> None:
         self._state.lives.pop(boot_id, None)

@@ -54,8 +54,15 @@ class Reconciler:
 
     @property
     def untold(self) -> int:
-        """How many incidents were found while too many stood."""
+        """How many incidents were found and are not told, since too many stand."""
         return self._standing.untold
+
+    @property
+    def unjudged(self) -> int:
+        """How many signatures were forgotten before they could be judged, since too many were open
+        at once, and no agent has told of since.
+        """
+        return sum(one.unjudged for one in self.state.workloads.values())
 
     def take_changes(self) -> list[Change]:
         """What was found and what has ended since this was called last."""

@@ -51,8 +51,8 @@ class Signatures:
             group = mine.groups[key] = Group()
         group.fresh[leaf.intent_id] = (index, self._state.now_ms)
         mine.where[leaf.intent_id] = key
-        if len(mine.where) > self._bounds.open:
-            self._move(leaf.workload, key, group, len(group.fresh) // 2 + 1)
+        while len(mine.where) > self._bounds.open:
+            self._forget_oldest(mine)
 
     def asked(self, workload: str, intent_id: bytes, now_ms: int) -> None:
         """An agent says that it was about to ask for this."""
@@ -83,7 +83,11 @@ class Signatures:
             leaf = leaves.signed(entry)
         except (LeafError, UnicodeDecodeError):
             return False
-        return (leaf.workload, leaf.intent_id) == (workload, intent_id)
+        if (leaf.workload, leaf.intent_id) != (workload, intent_id):
+            return False
+        if known is None:
+            self._told_after_all(workload, mine, leaf.certificate_key)
+        return True
 
     def failed(self, workload: str, intent_id: bytes, *, refused: bool) -> None:
         """An agent says that this was refused, or that it does not know what came of it."""
@@ -104,10 +108,12 @@ class Signatures:
         for name, mine in list(self._state.workloads.items()):
             for key, group in list(mine.groups.items()):
                 self._move(name, key, group)
+                if group.untold:
+                    self._tell_again(name, key, group)
                 if not (group.fresh or group.late or group.missing or group.lost):
                     del mine.groups[key]
             self._forget_old(mine)
-            if not (mine.groups or mine.asked or mine.signed or mine.claims):
+            if not (mine.groups or mine.asked or mine.signed or mine.claims or mine.unjudged):
                 del self._state.workloads[name]
 
     def conclude(self) -> None:
@@ -127,15 +133,43 @@ class Signatures:
                 return
             del mine.asked[first]
 
-    def _move(self, workload: str, key: bytes, group: Group, early: int = 0) -> None:
-        """Move what is due on, oldest first; `early`: so many of the fresh ones at once."""
+    def _forget_oldest(self, mine: Workload) -> None:
+        """There are too many: the oldest is not judged any more. A long backlog of an honest agent
+        is no proof of anything.
+        """
+        intent_id = next(iter(mine.where))
+        group = mine.groups.get(mine.where.pop(intent_id))
+        if group is None:
+            return
+        if group.missing.pop(intent_id, None) is not None:
+            group.lost += 1
+            return
+        mine.unjudged += 1
+        if group.fresh.pop(intent_id, None) is None:
+            group.late.pop(intent_id, None)
+
+    def _told_after_all(self, workload: str, mine: Workload, key: bytes) -> None:
+        """An agent told of a signature that is not remembered by name any more."""
+        group = mine.groups.get(key)
+        if group is not None and group.lost:
+            group.lost -= 1
+            self._not_missing(workload, key, group)
+        else:
+            mine.unjudged = max(0, mine.unjudged - 1)
+
+    def _tell_again(self, workload: str, key: bytes, group: Group) -> None:
+        intent_id, what = next(iter(group.missing.items()), (b"", (-1, 0)))
+        count = len(group.missing) + group.lost
+        group.untold = not self._find(_MISSING, workload, key, intent_id, what[0], count)
+
+    def _move(self, workload: str, key: bytes, group: Group) -> None:
+        """Move what is due on, oldest first."""
         now_ms, timing = self._state.now_ms, self._timing
         mine = self._state.workloads[workload]
         while group.fresh:
             intent_id, (index, at_ms) = next(iter(group.fresh.items()))
-            if early <= 0 and at_ms + timing.report_ms > now_ms:
+            if at_ms + timing.report_ms > now_ms:
                 break
-            early -= 1
             del group.fresh[intent_id]
             if not group.late and self._owed(mine, key, index, at_ms):
                 self._miss(workload, key, group, intent_id, (index, at_ms))
@@ -144,8 +178,7 @@ class Signatures:
                 self._find(_LATE, workload, key, intent_id, index)
         while group.late:
             intent_id, (index, at_ms) = next(iter(group.late.items()))
-            crowded = len(group.late) > self._bounds.open
-            if not crowded and not self._owed(mine, key, index, at_ms):
+            if not self._owed(mine, key, index, at_ms):
                 self._quiet(workload, key, at_ms)
                 return
             del group.late[intent_id]
@@ -175,7 +208,8 @@ class Signatures:
     def _miss(
         self, workload: str, key: bytes, group: Group, intent_id: bytes, what: tuple[int, int]
     ) -> None:
-        self._find(_MISSING, workload, key, intent_id, what[0])
+        if not self._find(_MISSING, workload, key, intent_id, what[0]):
+            group.untold = True
         if len(group.missing) < self._bounds.missing:
             group.missing[intent_id] = what
         else:
@@ -195,22 +229,34 @@ class Signatures:
                 self._not_late(workload, key)
         if found is None:
             found = group.missing.pop(intent_id)
-            if not group.missing and not group.lost:
-                self._standing.ended(IncidentKey(_MISSING, workload, b"", key))
+            self._not_missing(workload, key, group)
         return found[0]
+
+    def _not_missing(self, workload: str, key: bytes, group: Group) -> None:
+        """The incident ends if none is missing any more."""
+        if not group.missing and not group.lost:
+            group.untold = False
+            self._standing.ended(IncidentKey(_MISSING, workload, b"", key))
 
     def _not_late(self, workload: str, key: bytes) -> None:
         self._standing.ended(IncidentKey(_LATE, workload, b"", key))
         self._standing.ended(IncidentKey(_SILENCE, workload, b"", key))
 
     def _find(
-        self, kind: IncidentKind, workload: str, key: bytes, intent_id: bytes, index: int
-    ) -> None:
-        self._standing.found(
+        self,
+        kind: IncidentKind,
+        workload: str,
+        key: bytes,
+        intent_id: bytes,
+        index: int,
+        count: int = 1,
+    ) -> bool:
+        return self._standing.found(
             IncidentKey(kind, workload, b"", key),
             self._state.wall_ms,
             intent_id=intent_id,
             leaf_index=index,
+            count=count,
         )
 
     def _workload(self, name: str) -> Workload:

@@ -67,6 +67,8 @@ class Group:
     missing: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     lost: int = 0
     """How many more are missing than are remembered."""
+    untold: bool = False
+    """Whether some are missing and there was no room for the incident."""
 
 
 @dataclass(slots=True)
@@ -75,13 +77,17 @@ class Workload:
 
     groups: dict[bytes, Group] = field(default_factory=dict)
     where: dict[bytes, bytes] = field(default_factory=dict)
-    """Under which certificate key an intent in `groups` is."""
+    """Under which certificate key an intent in `groups` is, the oldest first."""
     asked: dict[bytes, int] = field(default_factory=dict)
     """Intents that an agent reports and no leaf is about, and when that was."""
     signed: dict[bytes, int] = field(default_factory=dict)
     """Intents that are reported and whose leaf is known, and have no outcome yet."""
     claims: dict[bytes, list[bytes]] = field(default_factory=dict)
     """By certificate key: the lives that say it is theirs."""
+    unjudged: int = 0
+    """How many signatures were forgotten before they could be judged, and no agent has told of
+    since.
+    """
 
 
 @dataclass(slots=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
 import pytest
 from capsign_evidence.incident_leaf import IncidentKind as Kind
+from capsign_evidence.reconcile.incidents import Incident
 from capsign_evidence.reconcile.reconciler import Reconciler
-from capsign_evidence.reconcile.state import Bounds
+from capsign_evidence.reconcile.state import Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
-from support.two_streams import HOUR, MINUTE, OTHER, SECOND, WORKLOAD, Agent, Log
+from support.two_streams import HOUR, MINUTE, OTHER, SECOND, WORKLOAD, Agent, Log, numbered
 
 TIMING = Timing()
 
@@ -245,6 +249,88 @@ def test_what_was_missing_and_comes_after_all_has_ended(log: Log) -> None:
     assert changes[-2:] == [("ENDED", Kind.CUT_TAIL), ("ENDED", Kind.SIGNED_NOT_REPORTED)]
 
 
+def test_what_passes_hides_nothing_that_does_not(log: Log) -> None:
+    """64 silent lives of a workload kept its theft, and its cut tails, from being told for good."""
+    for number in range(2, 100):
+        Agent(log, number).deliver()
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.sign(WORKLOAD, agent.key, log.intent())
+    for _ in range(3):
+        log.now_ms += TIMING.silence_ms // 2
+        agent.speak()
+        agent.deliver()
+    reconciler = read(log)
+    kinds = Counter(one.kind for one in reconciler.standing)
+    assert kinds == {Kind.SILENCE: 32, Kind.SIGNED_NOT_REPORTED: 1}
+    assert reconciler.untold == 98 - 32
+    wait(reconciler, log.now_ms + TIMING.cut_ms)
+    kinds = Counter(one.kind for one in reconciler.standing)
+    assert kinds[Kind.CUT_TAIL] == 63
+
+
+def test_a_theft_that_found_no_room_is_told_once_there_is_some(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.sign(WORKLOAD, agent.key, log.intent())
+    agent.speak()
+    agent.deliver()
+    agent.speak()
+    agent.deliver()
+    crowd = [
+        Incident(Kind.GAP, WORKLOAD, numbered(number), b"", b"", 0, 1, 1, 1, 1)
+        for number in range(64)
+    ]
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], None, crowd)
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    wait(reconciler, log.now_ms + TIMING.report_ms)
+    assert {one.kind for one in reconciler.standing} == {Kind.GAP}
+    assert reconciler.untold == 1
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode(reconciler.state), type=State)
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], known, crowd[1:])
+    reconciler.sweep()
+    assert Kind.SIGNED_NOT_REPORTED in {one.kind for one in reconciler.standing}
+    assert reconciler.untold == 0
+
+
+def test_a_backlog_of_an_honest_agent_accuses_nobody_however_long(log: Log) -> None:
+    """What no longer fitted was a critical incident, and stood for good though all was told."""
+    agent = Agent(log, 1)
+    agent.deliver()
+    intents = [agent.sign() for _ in range(20)]
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], bounds=Bounds(8, 8))
+
+    def read_on() -> None:
+        for index in range(reconciler.state.position, len(log.entries)):
+            reconciler.entry(log.entries[index], log.batches.get(index))
+        wait(reconciler, log.now_ms)
+
+    log.now_ms += TIMING.report_ms
+    read_on()
+    assert {one.kind for one in reconciler.standing} == {Kind.LATE}
+    assert reconciler.unjudged == len(intents) - 8
+    agent.deliver()
+    read_on()
+    assert (reconciler.standing, reconciler.unjudged) == ([], 0)
+
+
+def test_more_that_was_missing_than_is_remembered_ends_when_all_of_it_is_told(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.deliver()
+    for _ in range(20):
+        agent.sign()
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], bounds=Bounds(64, 4))
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    wait(reconciler, log.now_ms + TIMING.cut_ms + MINUTE)
+    missing = [one for one in reconciler.standing if one.kind is Kind.SIGNED_NOT_REPORTED]
+    assert [one.count for one in missing] == [20]
+    agent.deliver()
+    reconciler.entry(log.entries[-1], log.batches[len(log.entries) - 1])
+    assert reconciler.standing == []
+
+
 def test_who_signs_without_end_is_one_incident_and_bounded(log: Log) -> None:
     for _ in range(100):
         log.sign(WORKLOAD, bytes(32), log.intent())
@@ -253,9 +339,11 @@ def test_who_signs_without_end_is_one_incident_and_bounded(log: Log) -> None:
         reconciler.entry(entry)
     kept = reconciler.state.workloads[WORKLOAD].groups[bytes(32)]
     assert len(kept.fresh) + len(kept.late) + len(kept.missing) <= 3 * 8
-    assert {one.kind for one in reconciler.standing} == {Kind.LATE, Kind.SIGNED_NOT_REPORTED}
     total = len(kept.fresh) + len(kept.late) + len(kept.missing) + kept.lost
-    assert total == 100
+    assert total + reconciler.unjudged == 100
+    wait(reconciler, log.now_ms + TIMING.cut_ms + MINUTE)
+    [incident] = reconciler.standing
+    assert (incident.kind, incident.count) == (Kind.SIGNED_NOT_REPORTED, 8)
 
 
 def test_an_outage_of_the_adapter_is_nobodys_silence(log: Log) -> None:

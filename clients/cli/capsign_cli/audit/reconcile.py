@@ -139,14 +139,24 @@ def _tell(found: Findings, handed: int) -> None:
         "through": found.through,
         "unreadable": list(found.unreadable),
         "handed_in": handed,
+        "untold": found.untold,
+        "unjudged": found.unjudged,
     }
-    _shown(values, read, f"Everything adds up: {found.through - found.first} entries were read.")
+    known = not (found.unreadable or found.untold or found.unjudged)
+    what = "Everything adds up" if known else "No incident stands"
+    _shown(values, read, f"{what}: {found.through - found.first} entries were read.")
     if found.unreadable and not output.is_json():
         click.echo(
             f"{len(found.unreadable)} entries could not be read; see `capsign audit verify`.",
             err=True,
         )
-    _end(values, known=not found.unreadable)
+    if (found.untold or found.unjudged) and not output.is_json():
+        click.echo(
+            f"Not everything is known: {found.untold} incidents beside too many others, "
+            f"{found.unjudged} signatures beside too many that were open at once.",
+            err=True,
+        )
+    _end(values, known=known)
 
 
 def _running(options: dict[str, Any]) -> None:
