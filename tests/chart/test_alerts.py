@@ -188,6 +188,27 @@ SCENES = [
         'capsign_incidents{kind="late"} 1@',
         'capsign_incidents{kind="late"} 0@',
     ),
+    Scene(
+        "CapsignReconcileStopped",
+        "the replica that did it has stopped",
+        True,
+        40,
+        ('capsign_reconcile_lag{pod="a"} 0x10 1+7x40', 'capsign_reconcile_lag{pod="b"} 3+9x50'),
+    ),
+    Scene(
+        "CapsignReconcileStopped",
+        "one replica is at the end of the log",
+        False,
+        40,
+        ('capsign_reconcile_lag{pod="a"} 0x50', 'capsign_reconcile_lag{pod="b"} 50+0x50'),
+    ),
+    Scene(
+        "CapsignReconcileStopped",
+        "it reads a long log",
+        False,
+        40,
+        ('capsign_reconcile_lag{pod="a"} 90000-100x50',),
+    ),
     *lasting(
         "CapsignDrift",
         15,

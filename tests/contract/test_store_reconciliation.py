@@ -53,6 +53,17 @@ def test_one_replica_leads_until_its_lease_ends(store, second):
     assert store.reconciliation().revision == 0
 
 
+def test_a_lease_of_a_clock_that_was_ahead_is_nobodys(store, second):
+    assert store.lead_reconciliation(b"a" * 16, NOW + 3_600_000, NOW + 3_630_000)
+    assert second.lead_reconciliation(b"b" * 16, NOW, NOW + 30_000)
+
+
+def test_how_far_it_came_is_known_to_everybody(store, second):
+    assert store.reconciled_through() == 0
+    assert store.settle_incidents(store.reconciliation(), Progress(7, b"seven"), NOW)
+    assert second.reconciled_through() == 7
+
+
 def test_what_is_filed_beside_the_log_stands_once_and_overtakes_who_follows(store, second):
     before = store.reconciliation()
     assert second.file_incident(GAP, b"found", NOW)

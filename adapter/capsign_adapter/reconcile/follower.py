@@ -66,6 +66,8 @@ class Follower:
         """The incidents that stood at the last step, or look."""
         self.position = 0
         """The next entry that would be read; 0 where another replica reads."""
+        self.untold = self.unjudged = 0
+        """See `Reconciler`; 0 where another replica reads."""
 
     @property
     def leads(self) -> bool:
@@ -84,7 +86,7 @@ class Follower:
 
     def _step(self) -> bool:
         now_ms = self._now_ms()
-        if now_ms >= self._lease_due_ms:
+        if not self._lease_due_ms - RENEW_MS <= now_ms < self._lease_due_ms:  # or was put back
             self._lease_due_ms = now_ms + RENEW_MS
             if not self._store.lead_reconciliation(self._replica, now_ms, now_ms + LEASE_MS):
                 self._forget()
@@ -101,6 +103,7 @@ class Follower:
             reconciler.advance(now_ms)
         self._settle(reconciler, now_ms)
         self.standing, self.position = tuple(reconciler.standing), reconciler.state.position
+        self.untold, self.unjudged = reconciler.untold, reconciler.unjudged
         return read == STEP
 
     def _leads_now(self, now_ms: int) -> bool:
@@ -153,7 +156,8 @@ class Follower:
         assert saved is not None
         changes = reconciler.take_changes()
         moved = reconciler.state.position > saved.position
-        if not changes and not (moved and now_ms >= self._saved_ms + SAVE_MS):
+        is_due = not self._saved_ms <= now_ms < self._saved_ms + SAVE_MS
+        if not changes and not (moved and is_due):
             return
         digest = self._policy_digest()
         told = tuple((one, one.incident.entry(one.state, now_ms, digest)) for one in changes)
@@ -195,7 +199,7 @@ class Follower:
 
     def _forget(self) -> None:
         self._reconciler = self._saved = None
-        self.position = 0
+        self.position = self.untold = self.unjudged = 0
 
 
 def _decoded(state: bytes) -> State:

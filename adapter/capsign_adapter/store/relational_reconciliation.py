@@ -21,6 +21,9 @@ class RelationalReconciliation(Engine[Connection]):
     def reconciliation(self) -> Reconciliation:
         return self.read(reconciliation.read, snapshot=True)
 
+    def reconciled_through(self) -> int:
+        return self.read(reconciliation.through)
+
     def incidents(self) -> list[IncidentRow]:
         return self.read(reconciliation.incidents)
 

@@ -329,7 +329,20 @@ _ROWS = (
         "capsign.reconcile.lag",
         Kind.GAUGE,
         "{leaf}",
-        "Leaves not held against the agents' records yet; 0 where another replica does it.",
+        "Leaves not held against the agents' records yet; elsewhere than on the replica that does"
+        " it, as of its last save.",
+    ),
+    Instrument(
+        "capsign.reconcile.unjudged",
+        Kind.GAUGE,
+        "{signature}",
+        "Signatures that were forgotten beside too many open ones before they were judged.",
+    ),
+    Instrument(
+        "capsign.incidents.untold",
+        Kind.GAUGE,
+        "{incident}",
+        "Incidents that were found and are not told, since too many stand.",
     ),
     Instrument(
         "capsign.batch.size",

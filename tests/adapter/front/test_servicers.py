@@ -134,13 +134,11 @@ def test_reports_of_agents_are_evidence_too(servicers):
     ("field", "most"), [("sequence", 1 << 53), ("time_ms", 1 << 53), ("other_sequence", 1 << 53)]
 )
 def test_a_record_counts_to_what_stores_and_calendars_can_hold(servicers, field, most):
-    """A life that announced record 2^64-1 stopped reconciliation for everybody: no store took it."""
+    """A life that announced record 2^64-1 stopped reconciliation for everybody."""
     record = evidence_pb2.AuditRecord(sequence=1, kind=evidence_pb2.AUDIT_KIND_RECOVERED)
     setattr(record, field, most)
     batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16, records=[record]).SerializeToString()
-    failure = servicers.call(
-        EVIDENCE, "SubmitAudit", evidence_pb2.SubmitAuditRequest(batch=batch)
-    )
+    failure = servicers.call(EVIDENCE, "SubmitAudit", evidence_pb2.SubmitAuditRequest(batch=batch))
     assert failure.because_of(reasons.REASON_INPUT_TOO_LARGE)
     assert field in failure.details
 

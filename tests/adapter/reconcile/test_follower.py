@@ -115,6 +115,17 @@ def test_a_long_log_is_read_in_steps(log: StoredLog) -> None:
     assert log.store.reconciliation().position == STEP + 1
 
 
+def test_a_clock_that_is_put_back_keeps_nobody_from_following(log: StoredLog) -> None:
+    one = follower(log)
+    log.now_ms += 3_600_000
+    one.step()
+    log.now_ms -= 3_600_000
+    Agent(log, 1).deliver()
+    assert not one.step()
+    assert one.leads
+    assert log.store.reconciliation().position == one.position == 1
+
+
 def test_a_record_of_an_older_log_that_names_more_than_a_store_holds(log: StoredLog) -> None:
     agent = Agent(log, 1)
     log.now_ms += 1

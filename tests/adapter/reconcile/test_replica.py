@@ -71,6 +71,16 @@ def test_a_replica_follows_its_own_log_and_tells_how_far_it_is(replica):
     assert len(metrics["capsign.incidents"]) == 13
 
 
+def test_a_follower_that_has_stopped_is_seen_by_everybody(replica):
+    """The lag was told by whoever reads: when nobody did, it was 0."""
+    reconciliation, store = replica.replica.reconciliation, replica.rig.store
+    assert store.lead_reconciliation(b"x" * 16, 1 << 50, (1 << 50) + 30_000)  # somebody else has it
+    store.append([b"an entry"], 1)
+    reconciliation.look()
+    (lag,) = replica.metrics.snapshot()["capsign.reconcile.lag"].values()
+    assert lag == store.control().tree_size - store.reconciled_through() > 0
+
+
 def test_a_signature_that_somebody_hands_in_is_an_incident_once(replica):
     handed_in = pb.ReportSignaturesRequest(signature_hashes=[b"1" * 32, b"2" * 32, b"1" * 32])
     with pytest.raises(grpc.RpcError, match="responder"):

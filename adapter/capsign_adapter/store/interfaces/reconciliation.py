@@ -17,9 +17,13 @@ class ReconciliationStore(Protocol):
     """An incident's row is written and deleted in one transaction with its entry in the log."""
 
     def lead_reconciliation(self, replica: bytes, now_ms: int, until_ms: int) -> bool:
-        """Take or renew the lease; False while another replica has it. It only saves work: who
+        """Take or renew the lease; False while another replica has it. One that ends ten times as
+        late as this one would is nobody's: a clock that was ahead wrote it. It only saves work: who
         writes without it is found out by the revision.
         """
+
+    def reconciled_through(self) -> int:
+        """The next entry to read, as it was last written down; 0 at the very beginning."""
 
     def reconciliation(self) -> Reconciliation:
         """All of it, of one moment."""
