@@ -78,7 +78,7 @@ def cosigned(deployment, replica, least):
             shown = replica.replica.state.checkpoints.stored()
             if shown is not None and shown.tree_size >= least:
                 note = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest()).checkpoint
-                return policy.open(note, keys[:1]).head, policy.open(note, keys[1:]).witnesses
+                return policy.open(note, keys[0]).head, policy.open(note, keys[1]).witnesses
             threading.Event().wait(0.05)
     raise AssertionError("no checkpoint was published")
 

@@ -154,7 +154,7 @@ class Checkpoints:
         policy demands cosignatures for that. Raises as `signed`.
         """
         if self._policy is not None:
-            return self._policy.shown(lambda: self.signed(now_ms))
+            return self._in_file(self._policy.shown(lambda: self.signed(now_ms)))
         return self.signed(now_ms)
 
     def covering(self, leaf_index: int, now_ms: int) -> Checkpoint:
@@ -168,14 +168,36 @@ class Checkpoints:
                 return latest
             return self.signed(now_ms)
 
-        return self._policy.covering(leaf_index, signed) if self._policy is not None else signed()
+        if self._policy is not None:
+            return self._in_file(self._policy.covering(leaf_index, signed))
+        return signed()
 
     def stored(self) -> Checkpoint | None:
         """Returns the newest stored checkpoint that may be shown, if there is one. Nothing is
-        signed for it.
+        signed for it. Raises FailureError LOG_ROLLED_BACK, and what the store raises.
         """
-        latest = self._store.latest_checkpoint()
-        return self._policy.last(latest) if self._policy is not None else latest
+        found = self._store.latest_checkpoint()
+        if self._policy is not None:
+            found = self._policy.last(found)
+        return self._in_file(found) if found is not None else None
+
+    def _in_file(self, found: Checkpoint) -> Checkpoint:
+        """Returns one that the store had, once the file has it or a larger one: whoever signed it
+        may have died before, or keep another file. Raises FailureError.
+        """
+        last = self._file.last() if self._file is not None else None
+        if self._file is None or (last is not None and _covers(last[1], found)):
+            return found
+        try:
+            size, _ = self._extended()
+            where = "the checkpoint that is to be shown"
+            self._demand_extends(where, found.note, found.tree_size, found.root, size)
+            self._file.remember(found.note)
+        except FailureError as error:
+            if error.reason == failures_pb2.REASON_LOG_ROLLED_BACK:
+                self.contradicted(error)
+            raise
+        return found
 
     def signed(self, now_ms: int) -> Checkpoint:
         """Returns a signed checkpoint that covers the tree as it is now: the last one, if the tree
@@ -269,3 +291,8 @@ class Checkpoints:
 
     def _root_of(self, leaves: int) -> bytes:
         return TreeReader(self._store.hashes, leaves).root()
+
+
+def _covers(held: TreeHead, found: Checkpoint) -> bool:
+    """Whether this is the same tree, or a larger one."""
+    return held.size > found.tree_size or (held.size, held.root) == (found.tree_size, found.root)

@@ -211,6 +211,24 @@ def test_two_replicas_share_the_file_and_it_never_goes_back(log):
     assert open_checkpoint(log.file.read_bytes(), one.keys.classic).size == larger.tree_size
 
 
+def test_what_the_store_had_is_shown_once_the_file_has_it(log, monkeypatch):
+    """Whoever signed it died between the store and the file. Shown without it, an older copy of the
+    store would be gone on from.
+    """
+    checkpoints = log.open()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(FailureError):
+        checkpoints.signed(NOW)
+    again = log.open()
+    with pytest.raises(FailureError) as caught:
+        again.stored()
+    assert caught.value.reason == reasons.REASON_STORE_UNAVAILABLE
+    monkeypatch.undo()
+    shown = again.stored()
+    assert shown is not None
+    assert shown.note == log.file.read_bytes()
+
+
 def test_a_file_that_cannot_be_written_means_no_checkpoint(log, monkeypatch):
     """What would be shown could not be remembered."""
     checkpoints = log.open()

@@ -91,7 +91,7 @@ def test_nobody_sees_a_checkpoint_before_the_quorum_has_cosigned_it(world):
     assert world.checkpoints.stored() is None
     assert world.turn(2) == [Outcome.COSIGNED]
     shown = world.checkpoints.current(NOW)
-    assert set(world.policy.open(shown.note, world.checkpoints.keys.verifiers).witnesses) == {
+    assert set(world.policy.open(shown.note, world.checkpoints.keys.verifiers[0]).witnesses) == {
         "w1",
         "w2",
     }
@@ -104,7 +104,7 @@ def test_a_later_cosignature_is_added_to_what_is_shown(world):
     world.grow("a")
     world.turn()
     names = world.policy.open(
-        world.checkpoints.current(NOW).note, world.checkpoints.keys.verifiers
+        world.checkpoints.current(NOW).note, world.checkpoints.keys.verifiers[0]
     ).witnesses
     assert set(names) == {"w1", "w2", "w3"}
 
