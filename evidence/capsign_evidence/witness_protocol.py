@@ -54,6 +54,17 @@ class ConflictError(RefusedError):
         self.size = size
 
 
+class InconsistentError(RefusedError):
+    """The log signed a tree that does not extend, as far as the request shows, the one that the
+    witness cosigned. `proven`: they have one size, and two roots; otherwise whoever brings an
+    honest checkpoint with a wrong proof gets this too.
+    """
+
+    def __init__(self, text: str, *, proven: bool) -> None:
+        super().__init__(422, text)
+        self.proven = proven
+
+
 @dataclass(frozen=True, slots=True)
 class AddCheckpoint:
     """A request: the size of the tree before, the proof from there, and the checkpoint."""
@@ -127,28 +138,41 @@ def authentic(
         raise RefusedError(400, "the old size is above that of the checkpoint")
     known = {(key.name, key.key_id) for key in keys}
     lines = [line for line in note.lines if (line.name, line.key_id) in known]
+    signers = {(line.name, line.key_id) for line in lines}
+    if head.extensions and not any(
+        key.covers_extensions for key in keys if (key.name, key.key_id) in signers
+    ):
+        # a cosignature of ours would vouch for lines that anybody may have added
+        raise RefusedError(403, "no signature of the log covers the extension lines")
     return head, (note.text + "\n" + "".join(line.text() for line in lines)).encode()
 
 
 def admit(request: AddCheckpoint, head: TreeHead, held: Held) -> None:
     """Raise RefusedError unless a witness that holds `held` may cosign the tree `head` of an
-    authentic request: 409 (ConflictError), 422.
+    authentic request: 409 (ConflictError), 422; InconsistentError if the log's signature is on
+    something that contradicts what is held.
 
     The caller asks this and stores `head` in one transaction.
     """
     if request.old_size != held.size:
         raise ConflictError(held.size)
     if head.size == 0 and head.root != EMPTY_ROOT:
-        raise RefusedError(422, "the root is not that of the empty tree")
+        raise InconsistentError("the root is not that of the empty tree", proven=True)
     if request.old_size == 0:
         if request.proof:
             raise RefusedError(422, "the empty tree needs no proof")
         # held is the empty tree then, and consistent with every other
         return
+    if head.size == held.size:
+        if head.root != held.root:
+            raise InconsistentError("another tree of this size was cosigned", proven=True)
+        if request.proof:
+            raise RefusedError(422, "a tree of the same size needs no proof")
+        return
     try:
         verify_consistency(held.size, held.root, head.size, head.root, request.proof)
     except ProofError as error:
-        raise RefusedError(422, str(error)) from None
+        raise InconsistentError(str(error), proven=False) from None
 
 
 def answer_of(lines: Iterable[SignatureLine]) -> bytes:

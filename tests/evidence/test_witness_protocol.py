@@ -112,6 +112,21 @@ def test_what_the_log_did_not_sign_is_forbidden(damage):
     assert refused.value.status == 403
 
 
+def test_extension_lines_that_the_log_did_not_sign_are_forbidden():
+    """An ML-DSA-44 signature of the log says nothing about them, and ours would."""
+    private = MLDSA44PrivateKey.from_seed_bytes(bytes(32))
+    key = CosignerKey(KEY.name, COSIGNATURE_ML_DSA_44, private.public_key().public_bytes_raw())
+    honest = parse_note(_request(0, 3).checkpoint)
+    text = honest.text + "an extension\n"
+    line = cosign(text, key, 1_800_000_000, private.sign)
+    forged = AddCheckpoint(0, (), (text + "\n" + line.text()).encode())
+    with pytest.raises(RefusedError, match="extension") as refused:
+        authentic(forged, {KEY.name: [KEY, key]})
+    assert refused.value.status == 403
+    plain = AddCheckpoint(0, (), (honest.text + "\n" + line.text()).encode())
+    assert authentic(plain, {KEY.name: [KEY, key]})[0].size == 3
+
+
 def test_signatures_of_others_are_not_kept():
     request = _request(0, 3)
     more = add_lines(request.checkpoint, [SignatureLine("other", b"1234", b"signature")])

@@ -1,12 +1,14 @@
 """The witness of this repository: what it cosigns, what it keeps, and what a kill leaves."""
 
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from capsign_evidence.note import open_note
-from capsign_evidence.witness_protocol import SIZE_TYPE, origin_hash
+from capsign_evidence.witness_protocol import SIZE_TYPE, AddCheckpoint, origin_hash, read_answer
 from capsign_witness import keys
 from capsign_witness.failures import WitnessError
 from capsign_witness.state import State
@@ -58,6 +60,67 @@ def test_it_never_cosigns_a_fork(witness):
     for old, new in ((5, 5), (5, 9)):
         assert witness.add_checkpoint(FORK.request(old, new)).status == 422
     assert witness.checkpoint(origin_hash(ORIGIN)).body.startswith(LOG.checkpoint(5)[:60])
+
+
+def test_what_proves_a_fork_is_kept_with_what_was_held(folder, witness):
+    witness.add_checkpoint(LOG.request(0, 5))
+    held = witness.checkpoint(origin_hash(ORIGIN)).body
+    assert witness.add_checkpoint(FORK.request(5, 5)).status == 422
+    assert kept(folder) == (FORK.checkpoint(5), held, True)
+    witness.add_checkpoint(LOG.request(5, 9))
+    assert witness.add_checkpoint(FORK.request(9, 12)).status == 422
+    assert kept(folder) == (FORK.checkpoint(5), held, True)
+
+
+def test_an_honest_checkpoint_with_junk_alarms_no_longer_than_until_it_is_cosigned(
+    folder, witness, capsys
+):
+    """Anybody can send what the log has published, with another proof than the log's."""
+    witness.add_checkpoint(LOG.request(0, 5))
+    same = AddCheckpoint(5, (bytes(32),), LOG.checkpoint(5)).encode()
+    assert witness.add_checkpoint(same).status == 422
+    assert kept(folder) is None
+    assert "witness.inconsistent" not in capsys.readouterr().err
+    larger = AddCheckpoint(5, (bytes(32),) * 3, LOG.checkpoint(9)).encode()
+    assert witness.add_checkpoint(larger).status == 422
+    assert kept(folder)[2] is False
+    witness.add_checkpoint(LOG.request(5, 9))
+    assert kept(folder) is None
+
+
+def test_the_time_that_it_states_never_goes_back(folder):
+    own = keys.load(folder)
+    for clock, told in ((NOW, NOW), (NOW - 60, NOW), (NOW + 1, NOW + 1)):
+        state = State(folder)
+        one = Witness(own, state, known_logs(LOGS), lambda clock=clock: clock)
+        held = one.checkpoint(origin_hash(ORIGIN)).status == 200
+        answer = one.add_checkpoint(LOG.request(5 if held else 0, 5))
+        lines = read_answer(answer.body, LOG.checkpoint(5), own.verifiers)
+        times = {
+            key.time_s(line.signature)
+            for key in own.verifiers
+            for line in lines
+            if line.key_id == key.key_id
+        }
+        assert times == {told}
+        state.close()
+
+
+def test_a_state_of_before_is_gone_on_with(folder):
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute("DROP TABLE IF EXISTS clock")
+        db.execute("DROP TABLE IF EXISTS contradictions")
+    state = State(folder)
+    one = Witness(keys.load(folder), state, known_logs(LOGS), lambda: NOW)
+    assert one.add_checkpoint(LOG.request(0, 5)).status == 200
+    state.close()
+
+
+def kept(folder):
+    state = State(folder)
+    found = state.contradiction(origin_hash(ORIGIN))
+    state.close()
+    return found
 
 
 def test_what_it_has_not_seen_is_not_found(witness):

@@ -21,12 +21,24 @@ BUSY_S = 5.0
 """Longest wait for another process that writes."""
 
 
+_ADDED = (
+    "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), "
+    "at_s INTEGER NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS contradictions (origin_hash TEXT PRIMARY KEY, "
+    "size INTEGER NOT NULL, root BLOB NOT NULL, proven INTEGER NOT NULL, note BLOB NOT NULL, "
+    "held BLOB) STRICT",
+)
+"""Tables that a state of before does not have. Nothing that must not be lost is in them."""
+
+
 class State:
     """For one thread."""
 
     def __init__(self, folder: Path) -> None:
         """Opens what `create` made. Raises WitnessError."""
         self._db = _open(folder, "rw")
+        for statement in _ADDED:
+            self._db.execute(statement)
 
     @staticmethod
     def create(folder: Path) -> None:
@@ -41,10 +53,15 @@ class State:
         db.close()
 
     def move(
-        self, head: TreeHead, admit: Callable[[Held], None], note: Callable[[], bytes]
+        self,
+        head: TreeHead,
+        admit: Callable[[Held], None],
+        note: Callable[[int], bytes],
+        clock_s: Callable[[], int],
     ) -> bytes:
         """Store `head` as the last tree of its log if `admit`, which gets the one before, does not
-        raise; returns the note, made by `note`, that was stored with it.
+        raise; returns the note, made by `note`, that was stored with it. `note` gets the time,
+        which never goes back, also where the clock does.
 
         One transaction: no other call comes between the look and the change. It is durable when
         this returns; who dies before the commit has told nobody.
@@ -56,7 +73,15 @@ class State:
                 "SELECT size, root FROM logs WHERE origin_hash = ?", (key,)
             ).fetchone()
             admit(Held(row[0], bytes(row[1])) if row else Held())
-            made = note()
+            row = self._db.execute("SELECT at_s FROM clock WHERE id = 1").fetchone()
+            at_s = max(clock_s(), row[0] if row else 0)
+            made = note(at_s)
+            self._db.execute("REPLACE INTO clock VALUES (1, ?)", (at_s,))
+            # what only seemed not to extend the tree before, by a wrong proof, does after all
+            self._db.execute(
+                "DELETE FROM contradictions WHERE origin_hash = ? AND size = ? AND root = ?",
+                (key, head.size, head.root),
+            )
             self._db.execute(
                 "INSERT INTO logs VALUES (?, ?, ?, ?) ON CONFLICT (origin_hash) DO UPDATE SET "
                 "size = excluded.size, root = excluded.root, note = excluded.note",
@@ -68,6 +93,26 @@ class State:
                 self._db.execute("ROLLBACK")
             raise
         return made
+
+    def keep_contradiction(self, head: TreeHead, note: bytes, *, proven: bool) -> None:
+        """Keep a note that the log signed and that contradicts the one held, with that one: one for
+        each log. The first that proves it stands; before there is one, the last.
+        """
+        self._db.execute(
+            "INSERT INTO contradictions "
+            "SELECT ?1, ?2, ?3, ?4, ?5, (SELECT note FROM logs WHERE origin_hash = ?1) "
+            "WHERE true ON CONFLICT (origin_hash) DO UPDATE SET size = excluded.size, "
+            "root = excluded.root, proven = excluded.proven, note = excluded.note, "
+            "held = excluded.held WHERE proven = 0",
+            (origin_hash(head.origin), head.size, head.root, proven, note),
+        )
+
+    def contradiction(self, key: str) -> tuple[bytes, bytes | None, bool] | None:
+        """The note that contradicts, the one held then if any, and whether the two prove it."""
+        row = self._db.execute(
+            "SELECT note, held, proven FROM contradictions WHERE origin_hash = ?", (key,)
+        ).fetchone()
+        return (bytes(row[0]), bytes(row[1]) if row[1] else None, bool(row[2])) if row else None
 
     def note(self, key: str) -> bytes | None:
         """The last note of the log whose origin has this hash, with our cosignatures."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from capsign_evidence.note import NoteVerifier, add_lines, parse_note
+from capsign_evidence.checkpoint import TreeHead
+from capsign_evidence.note import NoteVerifier, SignatureLine, add_lines, parse_note
 from capsign_evidence.tlog_policy import PolicyError, parse_policy
 from capsign_evidence.witness_protocol import (
     SIZE_TYPE,
     AddCheckpoint,
     ConflictError,
+    InconsistentError,
     RefusedError,
     admit,
     answer_of,
@@ -55,21 +57,30 @@ class Witness:
         try:
             request = AddCheckpoint.parse(body)
             head, signed = authentic(request, self._known)
-            text = parse_note(signed).text
-            lines = self._keys.cosign(text, self._clock_s())
-            self._state.move(
-                head,
-                lambda held: admit(request, head, held),
-                # with the signatures of the log that were verified, and ours
-                lambda: add_lines(signed, lines),
-            )
+            return self._cosigned(request, head, signed)
         except ConflictError as conflict:
             return Answer(409, str(conflict).encode(), SIZE_TYPE)
         except RefusedError as refused:
-            if refused.status == 422:
-                # signed by the log, and not consistent: whoever runs the witness wants to know
-                logs.error("witness.inconsistent", checkpoint=request.checkpoint.decode())
             return Answer(refused.status, f"{refused}\n".encode())
+
+    def _cosigned(self, request: AddCheckpoint, head: TreeHead, signed: bytes) -> Answer:
+        text = parse_note(signed).text
+        lines: list[SignatureLine] = []
+
+        def note(at_s: int) -> bytes:
+            """With the signatures of the log that were verified, and ours."""
+            lines.extend(self._keys.cosign(text, at_s))
+            return add_lines(signed, lines)
+
+        try:
+            self._state.move(head, lambda held: admit(request, head, held), note, self._clock_s)
+        except InconsistentError as error:
+            # whoever runs the witness wants to know, and needs the note
+            self._state.keep_contradiction(head, signed, proven=error.proven)
+            logs.error(
+                "witness.inconsistent", origin=head.origin, size=head.size, proven=error.proven
+            )
+            raise
         return Answer(200, answer_of(lines))
 
     def checkpoint(self, key: str) -> Answer:

@@ -177,7 +177,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         now = now_ms()
         if max_age_ms and size <= self._store.control().tree_size:
             latest = self._checkpoints.covering(size - 1, now)
-            if now - latest.at_ms <= max_age_ms:
+            if abs(now - latest.at_ms) <= max_age_ms:
                 return latest
         return self._checkpoints.current(now)
 

@@ -25,6 +25,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.log_history import demand_extends
 from capsign_adapter.keys.log_keys import LogKeys, demand_known
 from capsign_adapter.model.evidence import Checkpoint, Contradiction
+from capsign_adapter.sign.clock import monotonic_ms
 from capsign_adapter.sign.published_file import PublishedFile
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.interfaces.control import ControlState
@@ -67,15 +68,18 @@ class Checkpoints:
         yielded: Callable[[], AbstractContextManager[object]] = nullcontext,
         turn_s: float = TURN_S,
         remembered: Path | None = None,
+        elapsed_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         """`yielded` is entered while one is made, and while another thread is waited for: `turn_s`
-        seconds at most. `remembered` is the file of `PublishedFile`.
+        seconds at most. `remembered` is the file of `PublishedFile`. `elapsed_ms` is monotonic:
+        how long a caller has waited when his checkpoint is signed.
 
         Raises FailureError LOG_ROLLED_BACK if the log does not extend what was signed before,
         InventoryError if it was signed with a key that is missing now, and what token and store
         raise.
         """
         self._turn_s = turn_s
+        self._elapsed_ms = elapsed_ms
         self._yielded = yielded
         self._store = store
         self.keys = LogKeys(token, origin)
@@ -213,7 +217,13 @@ class Checkpoints:
         with self._yielded():
             return self._made(now_ms)
 
-    def _made(self, now_ms: int) -> Checkpoint:
+    def _made(self, called_ms: int) -> Checkpoint:
+        began_ms = self._elapsed_ms()
+
+        def now_ms() -> int:
+            """By the caller's clock, when it is asked."""
+            return called_ms + self._elapsed_ms() - began_ms
+
         if not self._signing.acquire(timeout=self._turn_s):
             sentence = "The adapter's token or store takes too long to make a checkpoint."
             raise FailureError(failures_pb2.REASON_OVERLOADED, sentence, retry_after_ms=1000)
@@ -223,7 +233,7 @@ class Checkpoints:
         except FailureError as error:
             if error.reason == failures_pb2.REASON_LOG_ROLLED_BACK:
                 self.contradicted(error)
-                self._write_down(now_ms)
+                self._write_down(now_ms())
             raise
         finally:
             self._signing.release()
@@ -246,11 +256,14 @@ class Checkpoints:
         latest = self._latest
         return latest if latest is not None and latest.tree_size == size else None
 
-    def _sign_one(self, now_ms: int) -> Checkpoint:
+    def _sign_one(self, now_ms: Callable[[], int]) -> Checkpoint:
         self.demand_unbroken()
         size, root = self._extended()
-        note = self.keys.sign(size, root, now_ms // 1000)
-        fresh = Checkpoint(size, root, note, now_ms)
+        before = [one.at_ms for one in (self._latest, self._store.latest_checkpoint()) if one]
+        # of two statements the larger tree has the later time, whatever the clock does
+        at_ms = max(now_ms(), *before, 0)
+        note = self.keys.sign(size, root, at_ms // 1000)
+        fresh = Checkpoint(size, root, note, at_ms)
         self._store.save_checkpoint(fresh)
         if self._file is not None:
             self._file.remember(note)

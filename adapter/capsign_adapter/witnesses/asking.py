@@ -20,6 +20,7 @@ from capsign_evidence.witness_protocol import (
 )
 from capsign_wire import logs
 from capsign_wire.backoff import Backoff
+from capsign_wire.failures import FailureError
 
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.store.interfaces.evidence import EvidenceLog
@@ -92,10 +93,19 @@ class Asking:
             and (done.tree_size, done.root) == (candidate.tree_size, candidate.root)
         ):
             return
-        outcome, why = self._turn(candidate)
+        try:
+            outcome, why = self._turn(candidate)
+        except FailureError as error:
+            # our store contradicts what it holds
+            self._took(candidate, Outcome.INCONSISTENT, error.row.name)
+            raise
+        self._took(candidate, outcome, why)
+
+    def _took(self, candidate: Checkpoint, outcome: Outcome, why: str) -> None:
         self._observe(outcome)
         good = outcome in (Outcome.COSIGNED, Outcome.OVERTAKEN)
-        self._done = candidate if good else done
+        if good:
+            self._done = candidate
         self._failures = 0 if good else self._failures + 1
         self._not_before_s = self._clock_s() + BACKOFF.delay_s(self._failures)
         self._tell(outcome, why, good=good)
@@ -142,9 +152,17 @@ class Asking:
             return Outcome.REFUSED, str(error)
 
     def _larger(self, candidate: Checkpoint) -> tuple[Outcome, str]:
-        """It says that it holds a larger tree than the candidate's: believed if it shows it."""
+        """It says that it holds a larger tree than the candidate's: believed if it shows it. What
+        it shows may lag behind (C2SP tlog-witness lets it be cached): a size that we have signed is
+        taken for the next candidate, and this one is not given up for it.
+        """
+        claimed = self._size
         shown = self.remembered()
         if shown <= candidate.tree_size:
+            latest = self._log.store.latest_checkpoint()
+            if latest is not None and claimed <= latest.tree_size:
+                self._size = claimed
+                return Outcome.OVERTAKEN, ""
             self._size = shown
             return Outcome.REFUSED, "it names a size that it does not show"
         self._publication.overtaken(shown)

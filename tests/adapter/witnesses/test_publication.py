@@ -28,7 +28,9 @@ class World:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.store = open_store(f"sqlite://{folder}/store.db", create=True)
         self.ms = 0
-        self.checkpoints = Checkpoints(self.store, FixedToken(), "capsign.test/log")
+        self.checkpoints = Checkpoints(
+            self.store, FixedToken(), "capsign.test/log", elapsed_ms=lambda: self.ms
+        )
         self.witnesses = [FakeWitness(f"w{number}", number) for number in (1, 2, 3)]
         lines = "".join(
             f"witness w{number} {one.key.text()} http://w{number}\n"
@@ -165,6 +167,29 @@ def test_another_replica_that_was_before_us_is_no_fault(world, tmp_path):
     assert first.shown(world.checkpoints.latest).tree_size == 4
 
 
+def test_a_witness_that_shows_an_older_checkpoint_than_it_holds_does_not_lie(world):
+    """What it serves is cached. It holds a larger tree already, that another replica brought."""
+    world.grow("a")
+    world.turn()
+    older = world.witnesses[0].note
+    world.grow("b")
+    behind = world.checkpoints.latest
+    world.grow("c")
+    world.publication.candidate()
+    world.turn()
+    late = Publication(world.store, world.policy, lambda: behind, lambda: 0, ROUND_MS)
+    world.publication = late
+    asking = world.asks(world.witnesses[0])
+    world.witnesses[0].note = older
+    world.outcomes.clear()
+    asking.look()
+    asked = world.witnesses[0].asked
+    asking.look()
+    assert world.outcomes == [Outcome.OVERTAKEN]
+    assert world.witnesses[0].asked == asked, "it waits for a larger candidate"
+    assert late.candidate() == behind, "which is not given up for what was not shown"
+
+
 def test_no_quorum_shows_at_once_and_adds_what_comes(tmp_path):
     world = World(tmp_path / "log", "quorum none\n")
     size = world.grow("a")
@@ -211,6 +236,8 @@ def test_a_fork_of_what_a_witness_holds_is_noticed_in_its_turn(world, tmp_path, 
     with pytest.raises(FailureError) as caught:
         fork.turn(1)
     assert caught.value.reason == reasons.REASON_LOG_ROLLED_BACK
+    assert fork.outcomes == [Outcome.INCONSISTENT]
+    assert fork.turn(1) == [], "it is asked again later"
     fork.store.append([b"more"], NOW)
     with pytest.raises(FailureError):
         fork.checkpoints.signed(NOW)
