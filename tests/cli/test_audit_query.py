@@ -16,6 +16,7 @@ from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_evidence import leaf
+from capsign_evidence.archive import open_archive
 from capsign_evidence.archive.events import Event
 from capsign_evidence.leaf import Act
 from capsign_wire.types.v1 import failures_pb2
@@ -209,6 +210,16 @@ def test_damage_is_found_and_is_exit_code_1(place, tmp_path, capsys):
     assert code == 1
     assert len(out.splitlines()) == 2
     assert json.loads(err)["error"]["reason"] == "EVIDENCE_DAMAGED"
+
+
+def test_of_two_checkpoints_of_one_size_the_cosigned_one_comes_first(tmp_path):
+    path = tmp_path / "store.db"
+    create_sqlite(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("REPLACE INTO checkpoint VALUES (1, 7, x'00', CAST('log' AS BLOB), 0)")
+        connection.execute("REPLACE INTO published VALUES (1, 7, x'00', CAST('all' AS BLOB), 0)")
+    with open_archive(str(path)) as archive:
+        assert archive.notes() == [b"all", b"log"]
 
 
 def test_without_psycopg_it_says_what_to_install(monkeypatch, capsys):

@@ -58,6 +58,15 @@ def test_a_cursor_goes_on_where_the_last_run_ended(store, tmp_path, capsys):
     assert cursor.read_text() == "7\n"
 
 
+def test_a_new_cursor_is_there_before_anything_was_shown(store, tmp_path, capsys):
+    """The next run began at the end again, and what came between the two was never shown."""
+    place, cursor = tmp_path / "store.db", tmp_path / "cursor"
+    assert shown(place, "--cursor", cursor, capsys=capsys) == []
+    assert cursor.read_text() == "3\n"
+    store.append([signed(4)], T0)
+    assert shown(place, "--cursor", cursor, "--read-all", capsys=capsys) == [3]
+
+
 def test_without_either_it_begins_at_the_end(store, tmp_path, capsys):
     assert shown(tmp_path / "store.db", capsys=capsys) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,11 +21,12 @@ from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.audit.export_cursor import Cursor, CursorFile
 from capsign_cli.audit.export_ocsf import uid_of
-from capsign_cli.audit.export_parquet import COLUMNS
+from capsign_cli.audit.export_parquet import COLUMNS, ParquetSink
 from capsign_cli.audit.export_run import Export, Patience
 from capsign_cli.audit.export_sinks import LinesSink, SinkBusyError
 from capsign_cli.failures import CliError
 from capsign_evidence.archive import open_archive
+from capsign_evidence.archive.events import Event
 from capsign_evidence.archive.reading import events
 from capsign_evidence.archive.selection import Selection
 from hypothesis import given
@@ -271,6 +273,14 @@ def test_parquet_has_one_typed_schema_and_every_event_once(run, place, rig, tmp_
     assert number == 62
     assert first.year >= 2026
     assert not [file for file in to.iterdir() if file.name.startswith(".")]
+
+
+def test_parquet_has_a_time_that_no_calendar_has(tmp_path):
+    sink = ParquetSink(tmp_path / "parquet", ORIGIN)
+    with contextlib.closing(sink):
+        sink.take([Event(index=0, time_ms=(1 << 64) - 1, stream="agent", what="outcome")], (0, 0))
+    found = duckdb.connect().read_parquet(str(tmp_path / "parquet" / "*.parquet"))
+    assert found.aggregate("year(max(time))").fetchall() == [(9999,)]
 
 
 class Flaky:

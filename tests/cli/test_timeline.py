@@ -10,6 +10,7 @@ from capsign_cli import output
 from capsign_cli.audit.timeline_data import GROUPS, Row, Timeline
 from capsign_cli.audit.timeline_events import rows_of
 from capsign_cli.audit.timeline_page import render
+from capsign_cli.audit.timeline_receipts import covering
 from capsign_cli.audit.timeline_text import FINE, PLAIN, lanes_of, lines
 from capsign_evidence.archive.events import Event
 from capsign_evidence.note import VerifierKey
@@ -49,7 +50,7 @@ def run(rig, tmp_path, capsys):
 
 
 def paint(text, _):
-    return output.printable(text)
+    return text
 
 
 def test_the_page_of_a_store(run, rig, tmp_path):
@@ -161,6 +162,44 @@ def test_what_a_log_says_is_text_in_the_page():
 
 
 def test_control_characters_do_not_reach_a_terminal():
-    row = Row(5, 0, "act", {"what": "policy\x1b[2Japplied"})
-    text = "\n".join(lines(Timeline("log", 1, "", "", "", "", [row]), "key", 80, PLAIN, paint))
-    assert "\x1b" not in text
+    """Nor does a line that a log made up look like one of ours."""
+    evil = "policy\x1b[2J\napplied"
+    rows = [
+        Row(5, 0, "act", {"what": evil, "target": evil, "actor": evil}),
+        Row(6, 1, "signed", {"workload": evil, "key": evil}),
+    ]
+    made = Timeline(evil, 2, "", "", "", "", rows)
+    for by in ("workload", "key", "tenant"):
+        text = list(lines(made, by, 80, PLAIN, paint))
+        assert "\x1b" not in "".join(text)
+        assert not any("\n" in line for line in text)
+
+
+def test_a_time_that_no_calendar_has_has_a_place():
+    """An agent's clock may say anything of 64 bits: the page and the terminal ended with it."""
+    late = Event(index=1, time_ms=(1 << 64) - 1, stream="agent", what="outcome")
+    rows = [Row(5, 0, "act", {"what": "begun"}), *rows_of([late])]
+    made = Timeline("log", 2, "", "", "", "", rows)
+    assert "9999-12-31" in "\n".join(lines(made, "key", 80, PLAIN, paint))
+    assert str((1 << 64) - 1) in rows[1].texts["detail"]
+    assert "9999-12-31" in made.span()
+    assert render(made)
+
+
+def test_of_the_checkpoints_that_cover_a_leaf_the_cosigned_one_is_taken():
+    def note(size, signatures):
+        lines_of = "".join(f"\u2014 {name} AAAAAAAA\n" for name in signatures)
+        return f"log\n{size}\n{'A' * 43}=\n\n{lines_of}".encode()
+
+    newest, cosigned = note(9, ["log"]), note(7, ["log", "witness"])
+    assert covering([newest, cosigned], 6) == cosigned
+    assert covering([newest, cosigned], 7) == newest
+    assert covering([newest, cosigned], 9) is None
+
+
+def test_a_line_stays_one_line(capsys):
+    output.line({}, "signed\nrefused\x1b[1m")
+    output.rows("things", [{"a": "one\ntwo"}], ("a",), empty="")
+    assert capsys.readouterr().out.splitlines()[0] == "signed\\x0arefused\\x1b[1m"
+    output.record({"a": "one\ntwo"})
+    assert len(capsys.readouterr().out.splitlines()) == 2

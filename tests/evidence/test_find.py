@@ -195,6 +195,32 @@ def test_a_batch_that_is_gone_is_told_by_every_question():
     assert summarise(0, archive.held[:512], []).unreadable
 
 
+@pytest.mark.parametrize("summaries", [True, False])
+def test_whose_a_record_is_says_the_log_and_no_column_of_the_store(summaries):
+    """Who may write the store could give an agent's records to another workload."""
+    archive = log()
+    archive.held_batches = [(index, APP, data) for index, _, data in archive.held_batches]
+    found = list(find(archive, Selection(select({"workload": [OTHER]})), summaries=summaries))
+    assert len(found) == EXPECTED["workload"]
+    records = [one for one in events(archive) if one.stream == "agent"]
+    assert {one.workload for one in records} == {OTHER}
+    assert (
+        summarise(256, archive.held[256:512], archive.held_batches).encode()
+        == (archive.held_summaries[1])
+    )
+
+
+def test_who_reads_all_is_told_of_everything_that_cannot_be_read():
+    """An entry that was cut off, and a batch that was put in another's place: neither has the bytes
+    that are asked for.
+    """
+    archive = log()
+    archive.held[100] = archive.held[100][:30]
+    archive.held_batches = [(index, name, b"") for index, name, _ in archive.held_batches]
+    found = find(archive, Selection(select({"commitment": [b"\x42" * 32]})), summaries=False)
+    assert [(one.index, one.what) for one in found] == [(100, UNREADABLE), (304, UNREADABLE)]
+
+
 def test_a_summary_that_cannot_be_used_is_not_believed():
     archive = log()
     for tile in archive.held_summaries:

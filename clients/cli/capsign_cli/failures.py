@@ -206,8 +206,9 @@ def show(what: Told) -> None:
     where = f" (field {what.field})" if what.field else ""
     text = f"{what.word}: {what.reason}{where}. {what.message}"
     # What a log said last stands on a line of its own, and ends as it ended.
-    sys.stderr.write(output.printable(text if text.endswith("\n") else text.rstrip(". ") + ".\n"))
+    text = text if text.endswith("\n") else text.rstrip(". ") + ".\n"
+    sys.stderr.write(output.printable(text, lines=True))
     if what.advice:
-        sys.stderr.write(output.printable(f"  → {what.advice}\n"))
+        sys.stderr.write(output.printable(f"  → {what.advice}\n", lines=True))
     if what.exit_code == UNKNOWN and what.intent:
         sys.stderr.write(f"  intent {what.intent}\n")

@@ -304,7 +304,7 @@ def confirm(text: str, question: str, yes: bool) -> None:
         return
     if output.is_json():
         raise CliError(USAGE, "NOT_CONFIRMED", text, "Say --yes; -o json asks nothing.")
-    click.echo(output.printable(text), err=True)
+    click.echo(output.printable(text, lines=True), err=True)
     click.confirm(question, abort=True, err=True)
 
 

@@ -118,11 +118,11 @@ def record(values: Mapping[str, Any], *, title: str = "") -> None:
 
     console = _console()
     if title:
-        console.print(f"[bold]{escape(title)}[/]")
+        console.print(f"[bold]{escape(printable(title))}[/]")
     width = max(len(key) for key in values)
     for key, value in values.items():
         # Never folded: values are there to be copied.
-        lines = _text(value).rstrip("\n").split("\n")
+        lines = _text(value, lines=True).rstrip("\n").split("\n")
         text = f"\n{' ' * (width + 2)}".join(lines)
         console.print(f"[bold]{key.replace('_', ' '):<{width}}[/]  {text}", soft_wrap=True)
 
@@ -168,16 +168,17 @@ def progress() -> Iterator[Callable[[str], None]]:
     """Yields a function that shows what is under way on one line of standard error, and clears that
     line for the empty text; it shows nothing if that is no terminal.
     """
-    shown = not is_json() and sys.stderr.isatty()
+    watched = not is_json() and sys.stderr.isatty()
 
     def say(step: str) -> None:
-        if shown:
-            click.echo(f"\r\x1b[K  {step} …" if step else "\r\x1b[K", nl=False, err=True)
+        if watched:
+            shown = f"\r\x1b[K  {printable(step)} …" if step else "\r\x1b[K"
+            click.echo(shown, nl=False, err=True)
 
     try:
         yield say
     finally:
-        if shown:
+        if watched:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
@@ -192,21 +193,23 @@ def _dump(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, lines: bool = False) -> str:
     from rich.markup import escape
 
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(one) for one in value)
-    return "-" if value is None or value == "" else escape(printable(str(value)))
+        return ", ".join(_text(one, lines=lines) for one in value)
+    return "-" if value is None or value == "" else escape(printable(str(value), lines=lines))
 
 
-def printable(text: str) -> str:
-    """The text without control characters, so that what a server says cannot control the
-    terminal.
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text without control characters, so that what a server or a store says cannot control the
+    terminal, nor begin a line that looks like one of ours. `lines`: it may have several.
     """
+    if text.isprintable():
+        return text
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}"
+        letter if letter.isprintable() or (lines and letter == "\n") else f"\\x{ord(letter):02x}"
         for letter in text
     )

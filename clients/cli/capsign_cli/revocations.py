@@ -77,11 +77,11 @@ def confirm(
     told = _told(kind, reach)
     if yes or not wide:
         if told and not yes and not output.is_json():
-            click.echo(output.printable("\n".join(told)), err=True)
+            click.echo(output.printable("\n".join(told), lines=True), err=True)
         return
     if output.is_json():
         raise _not_confirmed(told[0])
-    click.echo(output.printable("\n".join(told)), err=True)
+    click.echo(output.printable("\n".join(told), lines=True), err=True)
     what = "everything" if kind == "everything" else f"{kind} {target}"
     click.confirm(f"Revoke {what}?", abort=True, err=True)
 

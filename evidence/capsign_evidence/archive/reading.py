@@ -37,4 +37,5 @@ def events(archive: Archive, first: int = 0, count: int = ALL) -> Iterator[Event
                 last_sequence=event.last_sequence,
             )
             continue
-        yield from of_batch(index, held[1], held[2], event.batch_hash)
+        # whose they are its entry says, which the log's root covers, and no column of a store
+        yield from of_batch(index, event.workload, held[2], event.batch_hash)

@@ -66,7 +66,7 @@ class RelationalArchive(ABC):
     def notes(self) -> list[bytes]:
         found = [
             row
-            for table in ("checkpoint", "published")
+            for table in ("published", "checkpoint")  # of one size, the one with cosignatures
             if table in self._tables
             for row in self._rows(f"SELECT tree_size, note FROM {table} WHERE id = 1")  # noqa: S608 - constants
         ]

@@ -43,9 +43,10 @@ def find(
     """The selected events from leaf `first` up to, and without, `upto`, in reading order; up to the
     size that the archive has now where that is not given. Bounded memory, whatever there is.
 
-    `summaries`: pass over tiles whose summary does not have what is asked for; without it every
-    entry is read. Conditions on a pod are also met by what its certificates signed. Raises
-    ArchiveError.
+    `summaries`: pass over tiles whose summary does not have what is asked for, and entries and
+    batches whose bytes do not; without it every one is read and decoded, so that what cannot be
+    read is among the events whatever is asked for. Conditions on a pod are also met by what its
+    certificates signed. Raises ArchiveError.
     """
     size = archive.size if upto is None else upto
     selection = _with_certificates(archive, selection, size, summaries)
@@ -54,7 +55,7 @@ def find(
         tell(Looked(start, size, read))
         for at in range(start, end, STEP):
             upto = min(at + STEP, end)
-            yield from _in(archive, selection, at, upto)
+            yield from _in(archive, selection, at, upto, everything=not summaries)
             read += upto - at
             tell(Looked(upto, size, read))
     tell(Looked(size, size, read))
@@ -73,7 +74,7 @@ def _with_certificates(
     keys = {
         event.cert_key_hash
         for start, end in _runs(archive, issued, archive.first, size, summaries)
-        for event in _in(archive, issued, start, end)
+        for event in _in(archive, issued, start, end, everything=not summaries)
         if event.what != UNREADABLE
     }
     more = frozenset(("certificate", key) for key in keys)
@@ -102,15 +103,17 @@ def _runs(
         yield start, size
 
 
-def _in(archive: Archive, selection: Selection, first: int, last: int) -> Iterator[Event]:
-    """The selected events of these leaves."""
+def _in(
+    archive: Archive, selection: Selection, first: int, last: int, *, everything: bool
+) -> Iterator[Event]:
+    """The selected events of these leaves; with `everything` none is ruled out by its bytes."""
     batches: Iterable[Batch] = ()
     if AGENT in selection.streams:
         batches = archive.batches(first, last - first)
-    records = _Batches(iter(batches), selection)
+    records = _Batches(iter(batches), selection, everything)
     rules_out, matches = selection.rules_out, selection.matches
     for index, entry in enumerate(archive.entries(first, last - first), first):
-        if not rules_out(entry):
+        if everything or not rules_out(entry):
             event = of_entry(index, entry)
             if matches(event):
                 yield event
@@ -119,23 +122,25 @@ def _in(archive: Archive, selection: Selection, first: int, last: int) -> Iterat
 
 
 class _Batches:
-    def __init__(self, batches: Iterator[Batch], selection: Selection) -> None:
+    def __init__(self, batches: Iterator[Batch], selection: Selection, everything: bool) -> None:
         self._batches = batches
         self._selection = selection
+        self._everything = everything
         self._held = next(batches, None)
 
     def of(self, index: int, entry: bytes) -> Iterator[Event]:
-        """The selected records of the batch whose leaf this is."""
+        """The selected records of the batch whose leaf this is: they are of the workload that the
+        leaf names, which the log's root covers, whatever a column of the store says.
+        """
         while self._held is not None and self._held[0] < index:
             self._held = next(self._batches, None)
-        if self._held is None or self._held[0] != index:
-            event = of_entry(index, entry)
+        event = of_entry(index, entry)
+        if self._held is None or self._held[0] != index or event.what == UNREADABLE:
             yield replace(event, stream=AGENT, what=UNREADABLE, batch_hash=b"")
             return
-        _, workload, batch = self._held
-        if self._selection.rules_out_batch(workload, batch):
+        batch = self._held[2]
+        if not self._everything and self._selection.rules_out_batch(event.workload, batch):
             return
-        expected = of_entry(index, entry).batch_hash
         since, until = self._selection.since_ms, self._selection.until_ms
-        records = of_batch(index, workload, batch, expected, (since, until))
+        records = of_batch(index, event.workload, batch, event.batch_hash, (since, until))
         yield from filter(self._selection.matches, records)

@@ -123,7 +123,7 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
             while batch is not None and batch[0] < index:
                 batch = next(waiting, None)
             here = batch if batch is not None and batch[0] == index else None
-            found.add_batch(here, event.batch_hash)
+            found.add_batch(here, event)
     return found.summary()
 
 
@@ -156,12 +156,13 @@ class _Found:
         self._terms.add(_last(entry[:-HASH_LEN]))
         self._terms.add(_last(entry))
 
-    def add_batch(self, batch: Batch | None, batch_hash: bytes) -> None:
-        parsed = parsed_batch(batch[2], batch_hash) if batch is not None else None
+    def add_batch(self, batch: Batch | None, event: Event) -> None:
+        """Add its records. `event` is that of its leaf, which says whose they are."""
+        parsed = parsed_batch(batch[2], event.batch_hash) if batch is not None else None
         if batch is None or parsed is None:
             self._unreadable = True
             return
-        terms, times, of = self._terms, self._times, (batch[1], parsed.boot_id)
+        terms, times, of = self._terms, self._times, (event.workload, parsed.boot_id)
         for record in parsed.records:
             shared = _terms_of_record(
                 of,

@@ -12,7 +12,7 @@ import pytest
 from capsign_adapter.front.tenant_servicer import BURST
 from capsign_agent.sign.hashing import mu_hasher
 from capsign_cli.audit import commitments as asking
-from capsign_cli.audit.prove import entries_of
+from capsign_cli.audit.prove import looked_for
 from capsign_evidence.archive import open_archive
 from capsign_evidence.leaf import Act
 from capsign_evidence.leaf_reader import Admin, Signed, SignedTwice, decode
@@ -142,7 +142,7 @@ def test_the_command_line_finds_the_entries_in_the_store(replica, tmp_path):
     with replica.as_(RESPONDER) as channel:
         told = asking.commitments_of(channel, asked)
     with open_archive(tmp_path / "store" / "store.db") as archive:
-        (found,) = entries_of(archive, told)
+        (found,) = looked_for(archive, told).entries
     assert (found["what"], found["workload"], found["context"]) == ("signed", APP, "jwt/issuer/1")
     json.dumps(found)
 

@@ -60,6 +60,15 @@ def options(command: Command) -> Command:
     return since(until(key(stream(batches(command)))))
 
 
+def read_all(command: Command) -> Command:
+    """`--read-all`, which arrives as `read_all`."""
+    return click.option(
+        "--read-all",
+        is_flag=True,
+        help="Read every entry, and believe none of the summaries that the store keeps.",
+    )(command)
+
+
 def selection(given: Mapping[str, Any]) -> Selection:
     """What the options mean. Raises CliError for a name that no table has."""
     from capsign_evidence.archive.events import AGENT_BATCH

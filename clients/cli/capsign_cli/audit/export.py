@@ -87,6 +87,7 @@ HEADERS = ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
     help="Seconds after which a receiver that takes nothing ends the export; not with --follow.",
 )
 @conditions.options
+@conditions.read_all
 @output.option
 def export(place: str, password_file: Path | None, form: str, follow: bool, **options: Any) -> None:
     """Write what happened, for others to keep: every event, none sampled, at least once.
@@ -116,6 +117,7 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
         selection = replace(selection, since_ms=cursor.since_ms, until_ms=cursor.until_ms)
         patience = Patience(options["poll"], None if follow else options["give_up"])
         run = Export(archive, selection, sink, file, cursor, patience, say)
+        run.summaries = not options["read_all"]
         try:
             run.check()
             if follow:
@@ -159,7 +161,7 @@ def _purpose(form: str, options: Mapping[str, Any]) -> str:
 
 
 _NO_PURPOSE = frozenset(
-    {"cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since"}
+    {"cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since", "read_all"}
 )
 """What may be another the next time: where it began is behind the cursor then."""
 

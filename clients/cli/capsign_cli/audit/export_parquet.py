@@ -16,6 +16,7 @@ from capsign_evidence.archive.events import Event, described
 
 from capsign_cli.audit.export_cursor import sync_directory
 from capsign_cli.audit.export_ocsf import uid_of
+from capsign_cli.audit.timeline_data import LAST_MS
 
 NUMBERS = {
     "index": "UBIGINT",
@@ -47,7 +48,7 @@ COLUMNS = {
     "closes": "BOOLEAN",
 }
 """The schema: columns and their types, as DuckDB names them. Bytes are hexadecimal text, ids UUIDs
-as text, times UTC; what does not apply is NULL.
+as text, times UTC, at most the last millisecond of the year 9999; what does not apply is NULL.
 """
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -96,7 +97,9 @@ def _copy(rows: Path, to: Path) -> str:
     read["time_ms"] = read.pop("time")
     kinds = ", ".join(f"{_quoted(name)}: '{kind}'" for name, kind in read.items())
     chosen = ", ".join(
-        "make_timestamp(time_ms::BIGINT * 1000) AS time" if name == "time" else f'"{name}"'
+        f"make_timestamp(least(time_ms, {LAST_MS})::BIGINT * 1000) AS time"
+        if name == "time"
+        else f'"{name}"'
         for name in COLUMNS
     )
     source = f"read_json({_quoted(str(rows))}, format='newline_delimited', columns={{{kinds}}})"

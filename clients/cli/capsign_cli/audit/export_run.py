@@ -43,6 +43,9 @@ class Patience:
 class Export:
     """One export, from where its cursor is."""
 
+    summaries = True
+    """Whether tiles are passed over by their summaries; else every entry is read."""
+
     def __init__(
         self,
         archive: Archive,
@@ -92,9 +95,10 @@ class Export:
         from capsign_evidence.archive.scan import find
 
         leaf, taken, start = -1, 0, self.cursor
-        for event in find(self._archive, self._selection, first=start.leaf):
-            if event.index >= size:  # it grew meanwhile: that is for the next time
-                return
+        found = find(
+            self._archive, self._selection, first=start.leaf, upto=size, summaries=self.summaries
+        )
+        for event in found:
             taken = taken + 1 if event.index == leaf else 0
             leaf = event.index
             if leaf == start.leaf and taken < start.taken:

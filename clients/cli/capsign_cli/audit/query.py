@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     help="Not here: `capsign audit prove` asks an adapter for a message's commitments.",
 )
 @click.option("--limit", type=click.IntRange(1), help="End after so many events.")
-@click.option(
-    "--read-all",
-    is_flag=True,
-    help="Read every entry, and believe none of the summaries that the store keeps.",
-)
+@conditions.read_all
 @output.option_of("text", "json", "csv")
 def query(
     place: str,

@@ -32,14 +32,15 @@ def receipt(place: str, password_file: Path | None, leaf: int, folder: Path) -> 
     from capsign_evidence.proofs import TreeReader
     from capsign_evidence.receipt import SUFFIX, make_receipt
 
-    from capsign_cli.audit.timeline_receipts import tree_size
+    from capsign_cli.audit.timeline_receipts import covering, tree_size
 
     with _opened(place, password_file) as archive:
-        note = archive.checkpoint()
-        size = tree_size(note or b"")
-        if note is None or leaf >= size:
+        note = covering(archive.notes(), leaf)
+        if note is None:
+            size = tree_size(archive.checkpoint() or b"")
             text = f"The newest checkpoint covers {size:,} leaves, and not leaf {leaf}."
             raise CliError(UNAVAILABLE, "NOT_COVERED", text, "Take a newer copy.")
+        size = tree_size(note)
         try:
             proof = TreeReader(archive.hashes, size).inclusion(leaf)
         except TreeDataError as error:

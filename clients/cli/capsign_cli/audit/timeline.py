@@ -64,9 +64,16 @@ _COLOURS = {
     help="What each lane is of, in the terminal.",
 )
 @conditions.options
+@conditions.read_all
 @output.option
 def timeline(
-    place: str, password_file: Path | None, page: Path | None, most: int, by: str, **given: Any
+    place: str,
+    password_file: Path | None,
+    page: Path | None,
+    most: int,
+    by: str,
+    read_all: bool,
+    **given: Any,
 ) -> None:
     """Who signed what and when, with rollouts, revocations and incidents marked.
 
@@ -82,7 +89,7 @@ def timeline(
         def tell(now: Looked) -> None:
             say(f"{now.through:,} of {now.size:,} entries")
 
-        found = find(archive, selection, tell=tell)
+        found = find(archive, selection, summaries=not read_all, tell=tell)
         made = make(archive, found, most, _conditions_in_words(given), place)
     if page is None:
         show(made, by)
@@ -117,7 +124,8 @@ def make(archive: Archive, found: Iterable[Event], most: int, filters: str, plac
     from capsign_cli.audit.timeline_data import Timeline
     from capsign_cli.audit.timeline_events import rows_of
 
-    note = archive.checkpoint()
+    notes = archive.notes()
+    note = next(iter(notes), None)
     rows = list(islice(rows_of(found), most + 1))
     if len(rows) > most:
         text = f"More than {most:,} events match."
@@ -131,7 +139,11 @@ def make(archive: Archive, found: Iterable[Event], most: int, filters: str, plac
         filters=filters,
         command=f"capsign audit receipt {_named(place)} LEAF",
         rows=rows,
-        receipts=timeline_receipts.gather(archive, (row.leaf for row in rows), note),
+        receipts=timeline_receipts.gather(
+            archive,
+            (row.leaf for row in rows),
+            timeline_receipts.covering(notes, max((row.leaf for row in rows), default=0)) or note,
+        ),
     )
 
 
@@ -181,9 +193,7 @@ def _values(timeline: Timeline, lanes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paint() -> Callable[[str, str], str]:
-    """What colours a text by its group, if a person looks and has not said NO_COLOR; control
-    characters in what a log says never reach a terminal.
-    """
+    """What colours a text by its group, if a person looks and has not said NO_COLOR."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
-        return lambda text, _: output.printable(text)
-    return lambda text, group: click.style(output.printable(text), fg=_COLOURS.get(group))
+        return lambda text, _: text
+    return lambda text, group: click.style(text, fg=_COLOURS.get(group))

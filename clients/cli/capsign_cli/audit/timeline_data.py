@@ -14,6 +14,11 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999: calendars end there, in the page and here. What an entry
+states is 64 bits, and an agent's clock may say anything.
+"""
+
 GROUPS = {
     "incident": "incidents, drift",
     "revocation": "revocations",
@@ -156,9 +161,9 @@ _ACCOUNT = re.compile(r"^ns/([^/]+)/sa/([^/]+)$")
 
 
 def clock(time_ms: int) -> str:
-    """A time as people read it, UTC, to the millisecond."""
-    at = datetime.fromtimestamp(time_ms / 1000, UTC)
-    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{time_ms % 1000:03}"
+    """A time as people read it, UTC, to the millisecond; the last that there is for a later one."""
+    at = datetime.fromtimestamp(min(time_ms, LAST_MS) // 1000, UTC)
+    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{min(time_ms, LAST_MS) % 1000:03}"
 
 
 def _coded(texts: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 
-from capsign_cli.audit.timeline_data import Row
+from capsign_cli.audit.timeline_data import LAST_MS, Row
 
 _GROUPS = {
     UNREADABLE: "incident",
@@ -73,7 +73,7 @@ def _row(event: Event, group: str) -> Row:
         "stream": event.stream,
     }
     return Row(
-        event.time_ms,
+        min(event.time_ms, LAST_MS),
         event.index,
         group,
         {name: text for name, text in texts.items() if text},
@@ -111,5 +111,6 @@ def _detail(event: Event) -> str:
         (event.rollout, f"rollout {event.rollout.hex()}"),
         (event.proposal_id, f"proposal {event.proposal_id.hex()}"),
         (event.epoch, f"epoch {event.epoch}"),
+        (event.time_ms > LAST_MS, f"states {event.time_ms} ms, which no calendar has"),
     )
     return ", ".join(text for holds, text in parts if holds)

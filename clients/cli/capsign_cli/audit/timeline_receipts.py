@@ -8,6 +8,7 @@ from typing import Any
 
 from capsign_evidence.archive import Archive
 from capsign_evidence.merkle import TreeDataError
+from capsign_evidence.note import NoteError, parse_note
 from capsign_evidence.proofs import TreeReader
 
 MOST = 2_000
@@ -39,6 +40,20 @@ def gather(archive: Archive, leaves: Iterable[int], note: bytes | None) -> dict[
             return None
         made.append([leaf, _text(entry), [places.setdefault(one, len(places)) for one in proof]])
     return {"checkpoint": note.decode("utf-8"), "nodes": list(places), "leaves": made}
+
+
+def covering(notes: Iterable[bytes], leaf: int) -> bytes | None:
+    """Of the checkpoints that cover a leaf the one with most signatures, for witnesses cosign after
+    the log has signed; of as many the first.
+    """
+    return max((note for note in notes if tree_size(note) > leaf), key=_signatures, default=None)
+
+
+def _signatures(note: bytes) -> int:
+    try:
+        return len(parse_note(note).lines)
+    except NoteError:
+        return 0
 
 
 def tree_size(note: bytes) -> int:

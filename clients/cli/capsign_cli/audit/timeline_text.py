@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
 from capsign_cli.audit.timeline_data import GROUPS, MARKS, Row, Timeline, clock, short_names, who
+from capsign_cli.output import printable
 
 MOST_LANES = 12
 NARROWEST = 20
@@ -88,7 +89,10 @@ def lanes_of(rows: Sequence[Row], by: str, columns: int) -> Lanes:
 def lines(
     timeline: Timeline, by: str, width: int, ramp: str, paint: Callable[[str, str], str]
 ) -> Iterator[str]:
-    """The lines to print, `width` columns wide. `paint` gives a text a colour, by group."""
+    """The lines to print, `width` columns wide. `paint` gives a text a colour, by group. What a log
+    says is without control characters.
+    """
+    timeline = _printable(timeline)
     if not timeline.rows:
         yield "Nothing matches."
         return
@@ -110,6 +114,19 @@ def lines(
     yield from _listed(timeline, paint)
 
 
+def _printable(timeline: Timeline) -> Timeline:
+    return replace(
+        timeline,
+        origin=printable(timeline.origin),
+        rows=[
+            row
+            if all(map(str.isprintable, row.texts.values()))
+            else replace(row, texts={name: printable(text) for name, text in row.texts.items()})
+            for row in timeline.rows
+        ],
+    )
+
+
 def _bars(lane: Lane, ramp: str, paint: Callable[[str, str], str]) -> str:
     """A column is as high as the root of its count; one with refusals has their colour."""
     most = max(*lane.counts, 1)
@@ -123,7 +140,8 @@ def _bars(lane: Lane, ramp: str, paint: Callable[[str, str], str]) -> str:
 def _axis(lanes: Lanes, columns: int) -> str:
     """Times above their columns: hours and minutes, or days where the columns are long."""
     wanted = lanes.column_ms * 12 / 1000
-    step = next((one for one in STEPS if one >= wanted), STEPS[-1]) * 1000
+    weeks = STEPS[-1] * max(int(-(-wanted // STEPS[-1])), 1)
+    step = next((one for one in STEPS if one >= wanted), weeks) * 1000
     axis = [" "] * (columns + 12)
     at = -(-lanes.first_ms // step) * step
     while (column := int((at - lanes.first_ms) / lanes.column_ms)) < columns:

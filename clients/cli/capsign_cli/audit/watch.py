@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @place.options
 @conditions.options
+@conditions.read_all
 @click.option(
     "--from-leaf", type=click.IntRange(0), help="Begin at this leaf; default: at the end."
 )
@@ -48,6 +49,7 @@ def watch(
     cursor: Path | None,
     every: float,
     once: bool,
+    read_all: bool,
     **given: Any,
 ) -> None:
     """Show events of ARCHIVE as they come: the store of a running adapter, or files that are
@@ -64,8 +66,14 @@ def watch(
             text = f"It ends at leaf {archive.size}, and leaf {start} was to be next."
             advice = "This is another archive, or an older one: name the right one, or --from-leaf."
             raise CliError(USAGE, "CURSOR_AHEAD", text, advice)
+        if start is None:
+            start = archive.size
+        if seen is not None and seen.leaf is None:
+            # before the first look: what comes while this run is killed is the next one's
+            seen.move(start)
         event_lines.header()
-        for leaf, events in follow(archive, selection, start, wait=None if once else _wait(every)):
+        wait = None if once else _wait(every)
+        for leaf, events in follow(archive, selection, start, wait, summaries=not read_all):
             for event in events:
                 event_lines.show(event)
             if seen is not None:
@@ -80,7 +88,12 @@ def _wait(seconds: float) -> Callable[[], None]:
 
 
 def follow(
-    archive: Archive, selection: Selection, start: int | None, wait: Callable[[], None] | None
+    archive: Archive,
+    selection: Selection,
+    start: int | None,
+    wait: Callable[[], None] | None,
+    *,
+    summaries: bool = True,
 ) -> Iterator[tuple[int, Iterator[Event]]]:
     """The selected events as they come, in parts, each with the leaf that the next part begins at.
     Takes the first at the archive's end if there is no `start`; `wait` is called before each look
@@ -95,7 +108,7 @@ def follow(
             text = f"The log has shrunk from {leaf} to {size} entries."
             raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, INCIDENT)
         if size > leaf:
-            yield size, find(archive, selection, first=leaf, upto=size)
+            yield size, find(archive, selection, first=leaf, upto=size, summaries=summaries)
             leaf = size
         if wait is None:
             return
