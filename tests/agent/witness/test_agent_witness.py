@@ -81,7 +81,8 @@ async def test_a_log_that_grows_is_followed_by_proofs_from_what_was_seen(
         log.grow(8)
         await agent.witness.look()
         assert agent.witness.size == 13
-        assert log.asked == [(5, 3_600_000), (13, 3_600_000)]
+        # its own first look may fall into this one
+        assert set(log.asked) == {(5, 3_600_000), (13, 3_600_000)}
         assert not agent.witness.left
 
 
