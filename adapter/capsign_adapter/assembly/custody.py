@@ -11,6 +11,7 @@ from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.assembly.state import State
 from capsign_adapter.custody.acts import KeyActs, Propose
+from capsign_adapter.custody.attempts import each
 from capsign_adapter.custody.clearing import Clearing
 from capsign_adapter.custody.destroying import executor
 from capsign_adapter.custody.erasing import PepperClearing
@@ -94,8 +95,15 @@ class Custody:
             logs.warning("custody.later", reason=failure_of(error).row.name)
 
     def look(self) -> None:
-        """Clear away what is to be cleared away now."""
+        """Clear away what is to be cleared away now: a key that cannot be ended keeps no pepper
+        from it. Raises what token and store raise, the last once all was tried.
+        """
+        each((self._keys, self._peppers), lambda do: do())
+
+    def _keys(self) -> None:
         versions = self._state.snapshots.current.known()
         self.clearing.look([row for rows in versions.values() for row in rows])
+
+    def _peppers(self) -> None:
         if self._state.snapshots.current.revoked.erased:
             self.peppers.look(self._state.store.erasures())

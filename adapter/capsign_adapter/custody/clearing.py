@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from capsign_evidence import leaf
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.custody.attempts import each
 from capsign_adapter.custody.making import Author, KeyStore, clock_of
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.destruction import destroy, objects_of, still_answers
@@ -53,16 +55,20 @@ class Clearing:
 
     def look(self, rows: Sequence[KeyVersionRow]) -> None:
         """Finish what is left to do. `rows` are the versions as of the epoch that this replica
-        works under. Raises what token and store raise.
+        works under. Raises what token and store raise, the last once all was tried.
         """
         with self._turn:
             now_ms = clock_of(self._store, self._clock)
-            for claim in self._store.key_claims():
-                if now_ms >= claim.until_ms:
-                    self._abandoned(claim, now_ms)
-            if any(self._is_pending(row) for row in rows):
-                every = self._store.key_versions()
-                self._destroyed([row for row in every if self._is_pending(row)], now_ms)
+            each((partial(self._claims, now_ms), partial(self._pending, rows, now_ms)), _do)
+
+    def _claims(self, now_ms: int) -> None:
+        over = [claim for claim in self._store.key_claims() if now_ms >= claim.until_ms]
+        each(over, lambda claim: self._abandoned(claim, now_ms))
+
+    def _pending(self, rows: Sequence[KeyVersionRow], now_ms: int) -> None:
+        if any(self._is_pending(row) for row in rows):
+            every = self._store.key_versions()
+            self._destroyed([row for row in every if self._is_pending(row)], now_ms)
 
     def _is_pending(self, row: KeyVersionRow) -> bool:
         return KEY_VERSION.is_final(row.state) and row.label not in self._seen_gone
@@ -79,18 +85,30 @@ class Clearing:
 
     def _destroyed(self, rows: Sequence[KeyVersionRow], now_ms: int) -> None:
         held = self._token.labels()
-        for row in rows:
+        destroyed: list[KeyVersionRow] = []
+
+        def end(row: KeyVersionRow) -> None:
             destroy(self._token, row.label, held)
-        held = self._token.labels()
-        for row in rows:
-            listed = [label for label in objects_of(row.label) if label in held]
-            if listed or (answering := still_answers(self._token, row)):
-                for label in listed or answering:
-                    self._found(label)
-                continue
-            if not row.gone_ms:
-                self._prove(row, now_ms)
-            self._seen_gone.add(row.label)
+            destroyed.append(row)
+
+        def end_all() -> None:
+            each(rows, end)
+
+        def show() -> None:
+            left = self._token.labels()
+            each(destroyed, lambda row: self._shown_gone(row, left, now_ms))
+
+        each((end_all, show), _do)
+
+    def _shown_gone(self, row: KeyVersionRow, held: Collection[str], now_ms: int) -> None:
+        listed = [label for label in objects_of(row.label) if label in held]
+        if listed or (answering := still_answers(self._token, row)):
+            for label in listed or answering:
+                self._found(label)
+            return
+        if not row.gone_ms:
+            self._prove(row, now_ms)
+        self._seen_gone.add(row.label)
 
     def _prove(self, row: KeyVersionRow, now_ms: int) -> None:
         author = self._author()
@@ -105,3 +123,7 @@ class Clearing:
                 raise
             return  # another replica was first
         logs.event("key.gone", tenant=row.tenant, key=row.key, version=row.version)
+
+
+def _do(part: Callable[[], None]) -> None:
+    part()

@@ -19,6 +19,7 @@ from capsign_wire.adapter.v1 import approvals_pb2, tenants_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.custody.attempts import each
 from capsign_adapter.custody.making import Author, clock_of
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.commitment import KEY_DOMAIN
@@ -148,14 +149,15 @@ class PepperClearing:
         self._turn = threading.Lock()
 
     def look(self, erased: Sequence[Erasure]) -> None:
-        """Finish what is left to do about `erased`. Raises what token and store raise."""
+        """Finish what is left to do about `erased`. Raises what token and store raise, the last
+        once all was tried.
+        """
         with self._turn:
             waiting = [one for one in erased if one.tenant not in self._seen_gone]
             if not waiting:
                 return
             held = set(self._token.labels())
-            for one in waiting:
-                self._clear(one, held)
+            each(waiting, lambda one: self._clear(one, held))
 
     def _clear(self, one: Erasure, held: set[str]) -> None:
         label = labels.pepper(one.tenant)

@@ -5,6 +5,7 @@ silent.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 from capsign_wire.adapter.v1 import evidence_pb2
 from google.protobuf.message import DecodeError
@@ -26,6 +27,7 @@ class Lives:
         self._state = known
         self._standing = standing
         self._timing = timing
+        self._of = Counter(life.workload for life in known.lives.values())
 
     def batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Batch | None:
         """An entry about a batch, and the bytes that are kept of it. Returns its records if they
@@ -74,10 +76,7 @@ class Lives:
                 self._gap(life.workload, boot_id, *span, -1)
                 self._end(boot_id, life)
             elif life.last_ms + self._timing.cut_ms <= now_ms:
-                if life.speaks:
-                    self._cut(boot_id, life)
-                else:
-                    self._end(boot_id, life)
+                self._cut(boot_id, life)
             elif life.speaks and not life.silent:
                 life.silent = self._tell(IncidentKind.SILENCE, boot_id, life)
 
@@ -90,15 +89,20 @@ class Lives:
         return overdue
 
     def _cut(self, boot_id: bytes, life: Life) -> None:
-        """It does not come back. Without room to say so it is looked at again."""
-        life.silent = True
+        """It does not come back. Without room to say so it is looked at again. Of one that does
+        not speak nothing is said: it may go on, or have ended long ago.
+        """
+        life.silent |= life.speaks
         self._standing.ended(IncidentKey(IncidentKind.SILENCE, life.workload, boot_id))
-        if not self._tell(IncidentKind.CUT_TAIL, boot_id, life):
+        if life.speaks and not self._tell(IncidentKind.CUT_TAIL, boot_id, life):
             return
+        self._set_aside(boot_id, life)
+
+    def _set_aside(self, boot_id: bytes, life: Life) -> None:
         del self._state.lives[boot_id]
+        self._of[life.workload] -= 1
         self._state.cut[boot_id] = life
-        while len(self._state.cut) > state.MAX_CLAIMS:
-            del self._state.cut[next(iter(self._state.cut))]
+        bound(self._state.cut, state.MAX_CUT)
 
     def _tell(self, kind: IncidentKind, boot_id: bytes, life: Life) -> bool:
         key = IncidentKey(kind, life.workload, boot_id)
@@ -106,7 +110,8 @@ class Lives:
         return self._standing.found(key, self._state.wall_ms, span=span, count=0)
 
     def _end(self, boot_id: bytes, life: Life) -> None:
-        self._state.lives.pop(boot_id, None)
+        if self._state.lives.pop(boot_id, None) is not None:
+            self._of[life.workload] -= 1
         self._state.cut.pop(boot_id, None)
         self._state.ended[boot_id] = life.through
         bound(self._state.ended, state.MAX_ENDED)
@@ -122,7 +127,8 @@ class Lives:
         lives = self._state.lives
         life = lives.pop(boot_id, None)
         if life is None:
-            life = self._state.cut.pop(boot_id, None)  # which is `silent`
+            life = self._state.cut.pop(boot_id, None)  # which is `silent`, if it spoke
+            self._room_for(life.workload if life is not None else workload)
         if life is None:
             life = Life(workload, self._state.now_ms)
         elif life.silent:
@@ -130,6 +136,15 @@ class Lives:
         life.last_ms = self._state.now_ms
         lives[boot_id] = life
         return life
+
+    def _room_for(self, workload: str) -> None:
+        """One more life of it: who has too many loses sight of the one silent for longest."""
+        self._of[workload] += 1
+        if self._of[workload] > state.MAX_LIVES:
+            found = ((b, one) for b, one in self._state.lives.items() if one.workload == workload)
+            boot_id, oldest = next(found)
+            self._not_silent(boot_id, oldest)
+            self._set_aside(boot_id, oldest)
 
     def _taken_before(self, index: int, leaf: AgentBatch) -> bool:
         """Whether the log has these records already, or has others in their place."""

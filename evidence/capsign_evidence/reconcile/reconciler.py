@@ -21,6 +21,9 @@ from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 SWEEP_MS = 5000
 """Of the log's time, between looks for what has become due."""
 
+MAX_BEHIND = 64
+"""Entries in a row that are far behind the time that was heard: then that one was wrong."""
+
 _AGENT_BATCH, _DRIFT = int(Kind.AGENT_BATCH), int(Kind.DRIFT)
 _INTENT, _OUTCOME = int(pb.AUDIT_KIND_INTENT), int(pb.AUDIT_KIND_OUTCOME)
 _DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
@@ -99,10 +102,21 @@ class Reconciler:
         self._signatures.sweep()
 
     def _pass(self, wall_ms: int) -> None:
-        passed = wall_ms - self.state.wall_ms
-        if passed > 0:
-            self.state.now_ms += min(passed, MAX_STEP_MS)
-            self.state.wall_ms = wall_ms
+        """Time goes on. A clock that was far ahead counts for one step; once it was contradicted
+        often enough, time goes on from the others', that step later.
+        """
+        known = self.state
+        passed = wall_ms - known.wall_ms
+        known.behind = known.behind + 1 if passed < -MAX_STEP_MS else 0
+        if known.behind >= MAX_BEHIND:
+            known.behind, known.wall_ms = 0, wall_ms
+            known.ahead_ms += MAX_STEP_MS
+        elif passed > 0:
+            counted = min(passed, MAX_STEP_MS)
+            early = min(counted, known.ahead_ms)
+            known.ahead_ms -= early
+            known.now_ms += counted - early
+            known.wall_ms = wall_ms
 
     def conclude(self) -> None:
         """The log ends here: judge what can be judged without waiting."""
@@ -128,7 +142,7 @@ class Reconciler:
                     named = record.leaf_index_plus_one
                     if signatures.done(workload, record.intent_id, named - 1):
                         horizon = max(horizon, named)
-                    else:
+                    elif not 0 < named <= self.state.began:  # what was before is not known
                         self._not_signed(index, leaf, record)
                 else:
                     refused = record.outcome == _REFUSED

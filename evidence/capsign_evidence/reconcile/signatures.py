@@ -99,8 +99,16 @@ class Signatures:
     def claimed(self, workload: str, certificate_key: bytes, boot_id: bytes) -> None:
         """A life says that it has a certificate for this key."""
         mine = self._workload(workload)
-        mine.claims.setdefault(certificate_key, []).append(boot_id)
-        bound(mine.claims, state.MAX_CLAIMS)
+        boots = mine.claims.setdefault(certificate_key, [])
+        if boot_id not in boots:
+            boots.append(boot_id)
+        if len(boots) > state.MAX_LIVES_OF_KEY:
+            boots[:] = [one for one in boots if one in self._state.lives or one == boot_id]
+            del boots[: -state.MAX_LIVES_OF_KEY]
+        mine.claimed_ms.pop(certificate_key, None)
+        mine.claimed_ms[certificate_key] = self._state.now_ms
+        while len(mine.claimed_ms) > state.MAX_CLAIMS:
+            self._forget_claim(mine, next(iter(mine.claimed_ms)))
         self._standing.ended(IncidentKey(_SILENCE, workload, b"", certificate_key))
 
     def sweep(self) -> None:
@@ -113,6 +121,7 @@ class Signatures:
                 if not (group.fresh or group.late or group.missing or group.lost):
                     del mine.groups[key]
             self._forget_old(mine)
+            self._forget_claims(mine)
             if not (mine.groups or mine.asked or mine.signed or mine.claims or mine.unjudged):
                 del self._state.workloads[name]
 
@@ -132,6 +141,26 @@ class Signatures:
             if mine.asked[first] > due:
                 return
             del mine.asked[first]
+
+    def _forget_claims(self, mine: Workload) -> None:
+        """Forget whose a certificate key was once that life and the certificate have ended."""
+        due = self._state.now_ms - self._timing.cut_ms
+        if len(mine.claimed_ms) < len(mine.claims):  # an earlier release wrote no times
+            for key in mine.claims:
+                mine.claimed_ms.setdefault(key, self._state.now_ms)
+        while mine.claimed_ms:
+            key = next(iter(mine.claimed_ms))
+            lives = mine.claims.get(key, [])
+            if mine.claimed_ms[key] > due:
+                return
+            if key in mine.groups or any(boot_id in self._state.lives for boot_id in lives):
+                mine.claimed_ms[key] = mine.claimed_ms.pop(key)  # after the others next time
+                return
+            self._forget_claim(mine, key)
+
+    def _forget_claim(self, mine: Workload, key: bytes) -> None:
+        del mine.claimed_ms[key]
+        mine.claims.pop(key, None)
 
     def _forget_oldest(self, mine: Workload) -> None:
         """There are too many: the oldest is not judged any more. A long backlog of an honest agent

@@ -11,6 +11,12 @@ MAX_SIGNED = 8192
 """Most intents of one workload that are reported and signed and have no outcome yet."""
 MAX_CLAIMS = 4096
 """Most certificate keys of one workload that are remembered."""
+MAX_CUT = 65_536
+"""Most lives that are remembered after they fell silent for good."""
+MAX_LIVES_OF_KEY = 64
+"""Most lives that say one certificate key is theirs."""
+MAX_LIVES = 16_384
+"""Most lives of one workload that have not ended."""
 MAX_RECENT = 16
 """Batches of a life that are told apart from others with the same sequence numbers."""
 MAX_ENDED = 262_144
@@ -84,6 +90,8 @@ class Workload:
     """Intents that are reported and whose leaf is known, and have no outcome yet."""
     claims: dict[bytes, list[bytes]] = field(default_factory=dict)
     """By certificate key: the lives that say it is theirs."""
+    claimed_ms: dict[bytes, int] = field(default_factory=dict)
+    """When a life said so last, the oldest first."""
     unjudged: int = 0
     """How many signatures were forgotten before they could be judged, and no agent has told of
     since.
@@ -103,6 +111,10 @@ class State:
     """
     wall_ms: int = 0
     """Milliseconds since 1970, as the last entry has it."""
+    behind: int = 0
+    """How many times in a row less than this was heard, by more than MAX_STEP_MS."""
+    ahead_ms: int = 0
+    """How much time was counted for a clock that was ahead, and has not passed yet."""
     swept_ms: int = 0
     workloads: dict[str, Workload] = field(default_factory=dict)
     lives: dict[bytes, Life] = field(default_factory=dict)

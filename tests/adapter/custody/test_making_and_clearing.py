@@ -11,7 +11,7 @@ from capsign_adapter.custody.clearing import Clearing
 from capsign_adapter.custody.making import CLAIM_SECONDS, Author, make_version
 from capsign_adapter.decide.policy import Key, KeyKind
 from capsign_adapter.keys import labels, provision
-from capsign_adapter.keys.destruction import still_answers
+from capsign_adapter.keys.destruction import objects_of, still_answers
 from capsign_adapter.keys.provision import KeyWeakError
 from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
@@ -199,6 +199,26 @@ def test_a_destroyer_may_die_anywhere(ground, died_at):
     assert ground.store.key_versions()[0].gone_ms == 0
     ground.look()
     assert (ground.labels(), ground.store.key_versions()[0].gone_ms) == ([], NOW)
+
+
+def test_a_key_that_cannot_be_destroyed_keeps_no_other_from_it(ground):
+    """One of another tenant did, and with it every tenant's pepper that was to be destroyed."""
+    stuck, other = ground.make(), ground.make(DIRECT)
+    for row in (stuck, other):
+        ground.destroy(row)
+    destroy = ground.token.destroy
+
+    def sticks(label):
+        if label in objects_of(stuck.label):
+            raise TokenUnavailableError("it does not answer")
+        return destroy(label)
+
+    with ground.token.for_now(destroy=sticks), pytest.raises(TokenUnavailableError):
+        ground.look()
+    gone = {row.name: row.gone_ms for row in ground.store.key_versions()}
+    assert gone == {stuck.name: 0, other.name: NOW}
+    ground.look()
+    assert ground.labels() == []
 
 
 def test_a_token_that_keeps_a_destroyed_key_is_an_incident(ground):

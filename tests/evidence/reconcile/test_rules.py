@@ -365,3 +365,70 @@ def test_an_agent_of_an_older_release_may_be_killed_and_nobody_says_so(log: Log)
     agent.sign()
     agent.deliver()
     assert found(log, until_ms=log.now_ms + 48 * HOUR) == []
+
+
+def test_an_agent_of_an_older_release_that_goes_on_after_a_day_is_believed(log: Log) -> None:
+    """It was taken for ended, and its next batch for a forged one."""
+    agent = Agent(log, 1)
+    del agent.records[1]
+    agent.sequence = 1
+    agent.sign()
+    agent.deliver()
+    reconciler = read(log, until_ms=log.now_ms + 25 * HOUR)
+    log.now_ms += 25 * HOUR
+    agent.sign()
+    agent.deliver()
+    for index in range(reconciler.state.position, len(log.entries)):
+        reconciler.entry(log.entries[index], log.batches.get(index))
+    assert reconciler.standing == []
+
+
+def test_what_an_outcome_says_of_an_entry_before_the_archive_is_not_known(log: Log) -> None:
+    agent = Agent(log, 1)
+    agent.sign()
+    agent.deliver()
+    reconciler = Reconciler(TIMING, lambda _: None, State(position=1, began=1))
+    reconciler.entry(log.entries[1], log.batches[1])
+    assert reconciler.standing == []
+
+
+def test_a_clock_that_was_ahead_does_not_stop_time(log: Log) -> None:
+    """One entry from the year after kept everything from being judged until then."""
+    agent = Agent(log, 1)
+    agent.deliver()
+    log.sign(WORKLOAD, agent.key, log.intent())
+    real_ms = log.now_ms
+    log.now_ms += 365 * 24 * HOUR
+    Agent(log, 2, OTHER).end()
+    reconciler = read(log)
+    for _ in range(26 * 60):
+        real_ms += MINUTE
+        reconciler.advance(real_ms)
+    assert {one.kind for one in reconciler.standing} == {Kind.CUT_TAIL, Kind.SIGNED_NOT_REPORTED}
+    assert reconciler.state.wall_ms == real_ms
+
+
+def test_clocks_that_contradict_each_other_count_no_time_twice(log: Log) -> None:
+    reconciler = Reconciler(TIMING, lambda _: None)
+    reconciler.advance(log.now_ms)
+    before_ms = reconciler.state.now_ms
+    for _ in range(100):
+        reconciler.advance(log.now_ms + 5 * HOUR)
+        for _ in range(100):
+            log.now_ms += SECOND
+            reconciler.advance(log.now_ms)
+    passed_ms = reconciler.state.now_ms - before_ms
+    assert 0 <= passed_ms <= 100 * 100 * SECOND + MAX_STEP_MS
+
+
+def test_what_ended_long_ago_is_forgotten(log: Log) -> None:
+    for number in range(1, 50):
+        agent = Agent(log, number)
+        agent.sign()
+        agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_IDENTITY_RENEWED, certificate_key=agent.key))
+        agent.end()
+    reconciler = read(log)
+    claims = reconciler.state.workloads[WORKLOAD].claims
+    assert [len(boots) for boots in claims.values()] == [1] * 49
+    wait(reconciler, log.now_ms + 25 * HOUR)
+    assert reconciler.state.workloads == {}
