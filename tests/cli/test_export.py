@@ -164,6 +164,16 @@ def test_two_hours_ago_is_the_same_time_after_an_outage(run, rig, tmp_path, monk
     assert (code, reason(err)) == (2, "OTHER_CURSOR")
 
 
+def test_what_is_later_than_the_first_end_is_said_to_be_left_out(run, rig, tmp_path, monkeypatch):
+    options = ("--cursor", tmp_path / "cursor", "--until", "0s")
+    assert run(*options)[0] == 0
+    later = time.time() + 3600
+    monkeypatch.setattr("time.time", lambda: later)
+    code, out, err = run(*options)
+    assert (code, out) == (0, "")
+    assert "later needs another cursor" in err
+
+
 def test_the_times_are_kept_before_anything_was_taken(run, place, tmp_path, monkeypatch):
     cursor = tmp_path / "cursor"
     with grpc_receiver() as (endpoint, received):

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from capsign_evidence.archive import Archive
+    from capsign_evidence.archive.selection import Selection
 
+    from capsign_cli.audit.export_cursor import Cursor
     from capsign_cli.audit.export_sinks import Sink
 
 FORMATS = ("ocsf-jsonl", "ocsf-otlp", "parquet", "jsonl")
@@ -114,7 +116,7 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
                 until_ms=selection.until_ms,
             )
         )
-        selection = replace(selection, since_ms=cursor.since_ms, until_ms=cursor.until_ms)
+        selection = _as_begun(selection, cursor)
         patience = Patience(options["poll"], None if follow else options["give_up"])
         run = Export(archive, selection, sink, file, cursor, patience, say)
         run.summaries = not options["read_all"]
@@ -134,6 +136,18 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
 
 
 _opened = place.opened
+
+
+def _as_begun(selection: Selection, cursor: Cursor) -> Selection:
+    """The selection between the times of the cursor. What is later than those is behind the cursor
+    all the same, and is said to be left out.
+    """
+    if cursor.until_ms < selection.until_ms:
+        from capsign_evidence.archive.events import time_text
+
+        text = f"Up to {time_text(cursor.until_ms)}, as when it began; later needs another cursor."
+        click.echo(text, err=True)
+    return replace(selection, since_ms=cursor.since_ms, until_ms=cursor.until_ms)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
