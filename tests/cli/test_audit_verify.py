@@ -143,7 +143,7 @@ CHANGES = {
     ),
     "a batch given to another workload": (
         "UPDATE workloads SET spiffe_id = 'spiffe://capsign.test/ns/x/sa/y'",
-        {"batch-differs", "summary-differs"},
+        {"batch-differs"},
     ),
     "a stored hash changed": (
         "UPDATE log_nodes SET hash = flip(hash) WHERE tile_level = 1 AND node_index = 1",
