@@ -37,7 +37,6 @@ ABSENT = {
         "capsign",
         "capsign_adapter",
         "capsign_cli",
-        "capsign_evidence",
         "capsign_injector",
         "pkcs11",
         "psycopg",

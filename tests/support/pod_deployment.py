@@ -48,8 +48,13 @@ class PodDeployment:
         self.said = self.adapter_command("provision")
         for index in range(replicas):
             self._spawn(f"adapter-{index}", "capsign_adapter", self._config(index))
-        for address in self._health:
-            _wait_serving(address)
+        for index, address in enumerate(self._health):
+            try:
+                _wait_serving(address)
+            except TimeoutError as error:
+                error.add_note((self.root / f"adapter-{index}.log").read_text()[-2000:])
+                self.close()
+                raise
 
     def _config(self, index: int) -> Path:
         return self.root / f"adapter-{index}.toml"
