@@ -170,7 +170,7 @@ async def test_a_stale_handle_is_no_refusal_while_the_new_ones_cannot_be_listed(
     agent.before_list = not_ready
     await asyncio.to_thread(agent.restart)
     with pytest.raises(capsign.CapsignError) as caught:
-        await call("sign", b"m", timeout=0.8, **MAIL)
+        await call("sign", b"m", timeout=2.0, **MAIL)
     agent.before_list = lambda _: None
     assert isinstance(caught.value, kind)
     assert "not ready" in caught.value.message

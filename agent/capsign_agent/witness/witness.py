@@ -146,8 +146,10 @@ class Witness:
 
     def _split(self, address: str, error: SplitViewError, note: bytes, proof: list[bytes]) -> None:
         """Leave an adapter: keep the proof, say it, and tell it to an adapter that is still
-        trusted.
+        trusted. Once: two looks may have asked it at the same time.
         """
+        if address in self.left:
+            return
         self.left.add(address)
         self._leave(address)
         view = self._view

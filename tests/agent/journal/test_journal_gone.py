@@ -31,6 +31,7 @@ async def test_records_that_somebody_removed_end_this_life_and_show_in_the_next(
     async with running(place):
         stub = place.stub()
         assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+        await until(lambda: bool(adapter.boots))
     lives = [[record.kind for record in boot.records] for boot in adapter.boots.values()]
     assert [life[-1] == evidence_pb2.AUDIT_KIND_CLOSE for life in lives][-1]
     assert not any(evidence_pb2.AUDIT_KIND_CLOSE in life for life in lives[:-1])

@@ -4,6 +4,7 @@ on with the others.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,18 @@ def _cut(log: FakeLog) -> FakeLog:
     other = log.fork(0)
     del other.leaves[2:]
     return other
+
+
+async def test_two_looks_at_once_tell_of_one_split_view(
+    place: Home, adapter: FakeAdapter, other: FakeAdapter, log: FakeLog
+) -> None:
+    async with running(place) as agent:
+        await seen(agent, log)
+        other.log = _cut(log)
+        await asyncio.gather(agent.witness.look(), agent.witness.look())
+        assert agent.witness.left == {f"127.0.0.1:{other.port}"}
+        await until(lambda: agent.reach.connected == 2)
+    assert len(reported(adapter)) == 1
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
