@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
 
+import grpc.aio
 from capsign_agent.agent import Agent
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
@@ -26,7 +28,8 @@ async def test_records_that_somebody_removed_end_this_life_and_show_in_the_next(
         if life.is_dir() and life.name != "witness":
             shutil.rmtree(life)
     stub = place.stub()
-    assert isinstance(await one(stub, (await first_handle(stub)).id), agent_pb2.SignResponse)
+    with suppress(grpc.aio.AioRpcError):  # it may have seen it already, and have gone
+        await one(stub, (await first_handle(stub)).id)
     assert await asyncio.wait_for(task, 30) is False  # it was not asked to
     async with running(place):
         stub = place.stub()
