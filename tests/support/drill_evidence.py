@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.policy_load import parse_policy
-from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
+from capsign_adapter.decide.rollout_analysis import Verdict
 from capsign_adapter.decide.rollout_cohort import is_in
 from capsign_adapter.decide.rollout_samples import count, summary
+from capsign_adapter.decide.rollout_steps import verdict_now
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import Figures, RolloutRow, SignsWith
 from capsign_adapter.store.interfaces.whole import Store
@@ -123,7 +124,7 @@ class Evidence:
             if step.first_leaf <= index < step.through_leaf
         }
         figures = count(row, names, self.raw[step.first_leaf : step.through_leaf], some)
-        verdict = verdict_of(figures.after, row.plan.triggers)
+        verdict = verdict_now(replace(row, figures=figures))
         return Judged(summary(figures.after), summary(figures.before), verdict)
 
     def _row_of(self, step: RolloutStep) -> RolloutRow:

@@ -476,12 +476,13 @@ class _Evidence(evidence_pb2_grpc.EvidenceServiceServicer):
             abort(context, FailureError(reason))
         batch = bounds.parse(evidence_pb2.AuditBatch, request.batch)
         with self.fake.lock:
-            boot = self.fake.boots.setdefault(batch.boot_id, Boot())
+            boot = self.fake.boots.get(batch.boot_id) or Boot()
             if request.batch not in boot.batches:
                 expected = hashlib.sha256(boot.batches[-1]).digest() if boot.batches else b""
                 following = boot.records[-1].sequence + 1 if boot.records else 1
                 if batch.previous != expected or batch.records[0].sequence != following:
                     abort(context, FailureError(fail.REASON_AUDIT_OUT_OF_ORDER))
+                self.fake.boots[batch.boot_id] = boot
                 boot.batches.append(request.batch)
                 boot.records.extend(batch.records)
             return evidence_pb2.SubmitAuditResponse(accepted_through=boot.records[-1].sequence)

@@ -91,8 +91,8 @@ def cohort_of(row: pb.Rollout) -> set[str]:
 
 
 def started_with_two(fleet: Fleet, **wish: Any) -> tuple[pb.Rollout, set[str]]:
-    """A rollout whose cohort has two of the three workloads: chance decides. What one alone reports
-    rolls nothing back before the end of the step.
+    """A rollout whose cohort has two of the three workloads: chance decides, and is known once it
+    has begun. What one alone reports rolls nothing back before the end of the step.
     """
     while True:
         row = fleet.start(overtake=True, **wish)
@@ -104,9 +104,11 @@ def started_with_two(fleet: Fleet, **wish: Any) -> tuple[pb.Rollout, set[str]]:
 @pytest.mark.parametrize("fleet", [CAUTIOUS], indirect=True)
 def test_a_cohort_whose_verifiers_fail_is_taken_back_and_nobody_else_notices(fleet):
     with Drill(fleet) as drill:
+        for party in drill.parties.values():
+            party.forgets = False  # before anything new is published, so that none of them has it
         row, cohort = started_with_two(fleet)
-        for workload in cohort:
-            drill.parties[workload].forgets = False
+        for workload in set(WORKLOADS) - cohort:
+            drill.parties[workload].forgets = True
         began = fleet.until(lambda now: now.stage >= RolloutStage.CANARY)
         ended = fleet.until(lambda now: now.stage == RolloutStage.ROLLED_BACK)
         drill.more()

@@ -63,8 +63,17 @@ class Trigger:
         return self.required and self.samples < self.needed
 
 
-def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
-    """Returns each trigger with what was counted."""
+NOBODY = Side()
+"""Who nobody is compared with."""
+
+CERTAIN = 2
+"""So many times the least verifications are to be expected before their absence says anything."""
+
+
+def measures(side: Side, triggers: Triggers, control: Side = NOBODY) -> tuple[Trigger, ...]:
+    """Returns each trigger with what was counted. `control` are calls of others, who did not get
+    what is new: where theirs are verified, those of `side` are to be as well (decision 70).
+    """
     reports, most = side.reporters.values(), triggers.min_samples
     calls = (side.refused + side.unanswered, side.signed + side.refused + side.unanswered)
     lost = [weighed(each.unanswered, each.unanswered, most) for each in reports]
@@ -74,7 +83,7 @@ def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
     most = triggers.min_verifications
     checks = (side.verify_failed, side.verified + side.verify_failed)
     said = [weighed(each.failed, each.verified + each.failed, most) for each in reports]
-    required = triggers.verifications_required
+    required = triggers.verifications_required or _are_expected(side, control, most)
     rate = _Rate("verify-failure rate", triggers.verify_failure_ppm, most, required)
     found.append(rate.of(checks, said, sum(1 for _, total in said if total)))
     if triggers.p99_ms:
@@ -82,18 +91,28 @@ def measures(side: Side, triggers: Triggers) -> tuple[Trigger, ...]:
     return tuple(found)
 
 
-def verdict_of(side: Side, triggers: Triggers, *, believes_one: bool = False) -> Verdict:
+def verdict_of(
+    side: Side, triggers: Triggers, control: Side = NOBODY, *, believes_one: bool = False
+) -> Verdict:
     """One breached trigger is enough to fail; one that lacks samples, or that a few reporters
     decide, to be inconclusive. `believes_one`: nobody else is to be waited for, so that the only
-    reporter that there is is believed.
+    reporter that there is is believed. `control`: as in `measures`.
     """
-    found = measures(side, triggers)
+    found = measures(side, triggers, control)
     fatal = {Breach.FIRM, Breach.UNDISPUTED} if believes_one else {Breach.FIRM}
     if any(each.breach in fatal for each in found):
         return Verdict.FAILED
     if any(each.is_lacking or each.is_doubtful for each in found):
         return Verdict.INCONCLUSIVE
     return Verdict.HEALTHY
+
+
+def _are_expected(side: Side, control: Side, least: int) -> bool:
+    """Whether verifications of this side's calls are missing if there are fewer than `least`: at
+    the rate of the others' there would be CERTAIN times as many.
+    """
+    checked = control.verified + control.verify_failed
+    return 0 < CERTAIN * least * control.signed <= side.signed * checked
 
 
 def slower_than(latencies: Sequence[int], bound_ms: int) -> int:

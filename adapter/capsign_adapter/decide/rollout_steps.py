@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from capsign_wire.key_states import SIGNS
 from capsign_wire.types.v1 import signing_pb2
 
-from capsign_adapter.decide.rollout_analysis import Verdict, verdict_of
+from capsign_adapter.decide.rollout_analysis import (
+    NOBODY,
+    Trigger,
+    Verdict,
+    measures,
+    verdict_of,
+)
 from capsign_adapter.model.key_versions import KeyVersionRow
 from capsign_adapter.model.lifecycle import (
     KeyEvent,
@@ -19,7 +25,7 @@ from capsign_adapter.model.lifecycle import (
     RolloutPace,
     RolloutStage,
 )
-from capsign_adapter.model.rollouts import RolloutRow
+from capsign_adapter.model.rollouts import RolloutRow, Side
 
 JUDGED = frozenset({RolloutStage.CANARY, RolloutStage.DUAL_SIGN, RolloutStage.PROMOTE})
 """Stages whose figures decide."""
@@ -73,7 +79,7 @@ def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent 
     verdict, rest = Verdict.HEALTHY, remaining_ms(row, world, now_ms)
     if row.stage in JUDGED:
         alone = not rest or world.workloads == 1
-        verdict = verdict_of(row.figures.after, row.plan.triggers, believes_one=alone)
+        verdict = verdict_now(row, believes_one=alone)
     if verdict is Verdict.FAILED:
         return RolloutEvent.ROLL_BACK
     if row.pace is not RolloutPace.RUNNING or rest:
@@ -82,6 +88,24 @@ def due(row: RolloutRow, world: World, now_ms: int) -> RolloutEvent | PaceEvent 
         return None
     doubtful = verdict is Verdict.INCONCLUSIVE and world.in_cohort > 0
     return PaceEvent.DOUBT if doubtful else following(row)
+
+
+def verdict_now(row: RolloutRow, *, believes_one: bool = False) -> Verdict:
+    """Returns what the figures of the row's step say. Ask only in a stage that is JUDGED."""
+    side, triggers = row.figures.after, row.plan.triggers
+    return verdict_of(side, triggers, _control(row), believes_one=believes_one)
+
+
+def measures_now(row: RolloutRow) -> tuple[Trigger, ...]:
+    """Returns the triggers of the row's step with what was counted."""
+    return measures(row.figures.after, row.plan.triggers, _control(row))
+
+
+def _control(row: RolloutRow) -> Side:
+    """Returns the figures of those who have nothing new. In a canary alone: afterwards the same
+    calls are on both sides, and a verifier may be content with one signature of two.
+    """
+    return row.figures.before if row.stage is RolloutStage.CANARY else NOBODY
 
 
 def following(row: RolloutRow) -> RolloutEvent:

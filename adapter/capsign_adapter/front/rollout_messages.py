@@ -12,9 +12,15 @@ from capsign_wire.types.v1 import algorithms_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from capsign_adapter.decide.readiness import Readiness
-from capsign_adapter.decide.rollout_analysis import Trigger, measures, verdict_of
+from capsign_adapter.decide.rollout_analysis import Trigger
 from capsign_adapter.decide.rollout_samples import summary
-from capsign_adapter.decide.rollout_steps import JUDGED, World, remaining_ms
+from capsign_adapter.decide.rollout_steps import (
+    JUDGED,
+    World,
+    measures_now,
+    remaining_ms,
+    verdict_now,
+)
 from capsign_adapter.model.key_readers import KeyReader
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import RolloutPlan, RolloutRow, RolloutStep, Side, SignsWith
@@ -25,7 +31,6 @@ MAX_MISSING = 64
 
 def rollout_of(row: RolloutRow, world: World, workloads: int, now_ms: int) -> pb.Rollout:
     """A rollout without `undoes` and `newest`."""
-    side, triggers = row.figures.after, row.plan.triggers
     judged = row.stage in JUDGED
     return pb.Rollout(
         id=row.id,
@@ -42,10 +47,10 @@ def rollout_of(row: RolloutRow, world: World, workloads: int, now_ms: int) -> pb
         started_at=_time(row.started_ms),
         stage_since=_time(row.stage_since_ms),
         remaining_ms=0 if row.is_final else remaining_ms(row, world, now_ms),
-        new_side=_side(side),
+        new_side=_side(row.figures.after),
         old_side=_side(row.figures.before),
-        triggers=[_trigger(each) for each in measures(side, triggers)] if judged else [],
-        verdict=cast(pb.RolloutVerdict.ValueType, int(verdict_of(side, triggers)) if judged else 0),
+        triggers=[_trigger(each) for each in measures_now(row)] if judged else [],
+        verdict=cast(pb.RolloutVerdict.ValueType, int(verdict_now(row)) if judged else 0),
         plan=list(_plan(row.plan)),
         workloads_in=world.in_cohort,
         workloads=workloads,

@@ -17,10 +17,9 @@ from capsign_wire.telemetry import Counter
 
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.readiness import Readiness, expected, readiness
-from capsign_adapter.decide.rollout_analysis import verdict_of
 from capsign_adapter.decide.rollout_cohort import is_counted
 from capsign_adapter.decide.rollout_samples import summary
-from capsign_adapter.decide.rollout_steps import JUDGED, World, version_event
+from capsign_adapter.decide.rollout_steps import JUDGED, World, verdict_now, version_event
 from capsign_adapter.model.lifecycle import KeyEvent, PaceEvent, RolloutEvent, RolloutStage
 from capsign_adapter.model.rollouts import RolloutMove, RolloutRow, VersionMove, moved
 from capsign_adapter.rollout.counting import CountedStore
@@ -191,8 +190,7 @@ class Moves:
         if row.stage in JUDGED:
             # only its figures roll it back; on whose word they do depends on the time that was left
             believed = act is Act.ROLLOUT_ROLLED_BACK
-            judged = verdict_of(figures.after, row.plan.triggers, believes_one=believed)
-            verdict = int(judged)
+            verdict = int(verdict_now(row, believes_one=believed))
 
         def entry(after: RolloutRow, epoch: int) -> bytes:
             return RolloutStep(

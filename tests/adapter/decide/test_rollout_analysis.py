@@ -64,6 +64,26 @@ def test_verifications_may_be_required():
     assert verdict_of(replace(ENOUGH, verified=20), required) is Verdict.HEALTHY
 
 
+def test_where_the_verifiers_of_others_speak_and_those_of_the_cohort_are_silent_it_is_not_healthy():
+    silent = Side(signed=400)
+    others = Side(signed=1000, verified=100)
+    assert verdict_of(silent, TRIGGERS, others) is Verdict.INCONCLUSIVE
+    assert verdict_of(replace(silent, verified=20), TRIGGERS, others) is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("signed", "others"),
+    [
+        (399, Side(signed=1000, verified=100)),  # 39.9 are to be expected, less than twice 20
+        (400, Side(signed=1000, verified=99)),
+        (400, Side(signed=1000)),
+        (400, Side(verified=1000)),
+    ],
+)
+def test_few_verifications_are_no_silence_where_few_are_to_be_expected(signed, others):
+    assert verdict_of(Side(signed=signed), TRIGGERS, others) is Verdict.HEALTHY
+
+
 def test_a_bound_of_nothing_lets_nothing_pass_and_no_bound_everything():
     strict = replace(TRIGGERS, error_ppm=0)
     assert verdict_of(Side(signed=10**9, refused=1), strict) is Verdict.FAILED
