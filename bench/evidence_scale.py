@@ -46,9 +46,10 @@ LOG = VerifierKey("bench.example/log", KEY.public_key().public_bytes_raw())
 def main() -> None:
     arguments = _parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="capsign-scale-", dir=arguments.dir) as scratch:
-        place = Path(scratch) / "store.db"
+        place = arguments.store or Path(scratch) / "store.db"
         _tell("records", arguments.records)
-        _fill(place, arguments.records)
+        if not place.exists():
+            _fill(place, arguments.records)
         _sizes(place, arguments.records)
         with open_archive(place) as archive:
             _questions(archive)
@@ -248,6 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.evidence_scale", description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--dir", help="Where there is room: 600 bytes a record, twice with --sign.")
+    parser.add_argument(
+        "--store", type=Path, help="Keep the store in this file; one that is there is not filled."
+    )
     parser.add_argument("--sign", type=int, default=0, metavar="ROUNDS")
     return parser
 

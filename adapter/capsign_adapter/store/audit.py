@@ -4,6 +4,8 @@ in its boot.
 
 from __future__ import annotations
 
+from capsign_evidence.packed_batch import pack, unpack
+
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.store import cold, log
 from capsign_adapter.store.errors import AuditOutOfOrderError
@@ -44,7 +46,7 @@ def submit(
         draft.first_sequence,
         draft.last_sequence,
         draft.batch_hash,
-        draft.batch,
+        pack(draft.batch),
     )
     tx.send(
         "INSERT INTO audit_boots (workload_id, boot_id, accepted_through, last_hash, "
@@ -114,4 +116,4 @@ def batches(tx: Reader, workload: str, first_leaf: int, limit: int) -> list[tupl
         )
     else:
         rows = tx.all(f"{query} ORDER BY b.leaf_index LIMIT ?", first_leaf, limit)
-    return [(index, spiffe_id, bytes(batch)) for index, spiffe_id, batch in rows]
+    return [(index, spiffe_id, unpack(bytes(batch))) for index, spiffe_id, batch in rows]

@@ -377,6 +377,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             )""",
         ),
     ),
+    Migration(18, "agents' batches are packed", ()),  # those that are there stay as they are
 )
 
 LATEST = MIGRATIONS[-1].number

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from capsign_evidence.archive.interface import ALL, ArchiveError, Batch
 from capsign_evidence.merkle import HASH_LEN
+from capsign_evidence.packed_batch import unpack
 
 Row = tuple[Any, ...]
 
@@ -114,7 +115,7 @@ class RelationalArchive(ABC):
                 BATCHES,
             )
             for index, workload, batch in rows:
-                yield int(index), _text(workload), _blob(batch)
+                yield int(index), _text(workload), unpack(_blob(batch))
             if len(rows) < BATCHES:
                 return
             first_leaf = int(rows[-1][0]) + 1
