@@ -78,6 +78,11 @@ def _single(name: str, per_second: float) -> Result:
 
 
 PYTHON_LOAD = (sys.executable, "-m", "bench.load")
+PLACES = 192
+"""`listen.streams` of an adapter to which 64 pods of one workload connect: three quarters of them
+may be one workload's.
+"""
+AGENTS = (sys.executable, "-m", "bench.agents")
 
 
 def _load(name: str, story: str, *arguments: str) -> Cell:
@@ -102,6 +107,18 @@ def _go(name: str, story: str, *arguments: str) -> Cell:
         lambda deployment, seconds: _run_load(name, (_go_load(),), arguments, deployment, seconds),
         needs=_go_load,
     )
+
+
+def _agents(name: str, story: str, *arguments: str) -> Cell:
+    """Agents in a process of their own: what it takes is told as the agent's."""
+
+    def run(deployment: Deployment, seconds: float) -> Result:
+        deployment.have_places(PLACES)
+        result = _run_load(name, AGENTS, arguments, deployment, seconds)
+        spent = {**result.cpu_us, "agent": result.cpu_us["client"], "client": 0.0}
+        return replace(result, cpu_us=spent, rss_mib={})
+
+    return Cell(name, story, run)
 
 
 def _apart(cell: Cell) -> Cell:
@@ -131,16 +148,20 @@ def _run_load(
     deployment: Deployment,
     seconds: float,
 ) -> Result:
+    """`program` is given the application's socket, and the whole deployment on standard input."""
     command = [*program, "--seconds", str(seconds), *arguments, deployment.socket]
     before = deployment.cost()
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
+    about = json.dumps(deployment.description)
+    done = subprocess.run(
+        command, check=True, input=about, stdout=subprocess.PIPE, text=True, timeout=seconds + 60
+    )
     after = deployment.cost()
     told = json.loads(done.stdout)
     signed = max(told["all_signatures"], 1)
     cpu = {
         "client": told["cpu_seconds"] / signed * 1e6,
         "agent": (after.agent - before.agent) / signed * 1e6,
-        "adapter": (after.adapter - before.adapter) / signed * 1e6,
+        "adapter": told.get("adapter_cpu_seconds", after.adapter - before.adapter) / signed * 1e6,
     }
     rss = {"agent": deployment.agent.memory_info().rss / 2**20}
     batch = (after.leaves - before.leaves) / max(after.commits - before.commits, 1)
@@ -201,6 +222,7 @@ CELLS: Mapping[str, Cell] = {
         _go("go-unary-1000", "1,000 goroutines, one connection", "--callers", "1000"),
         _go("go-batch-100x1", "a Go client, 100 a call", "--batch", "100"),
         _go("go-batch-100x8", "8 goroutines, 100 a call", "--callers", "8", "--batch", "100"),
+        _agents("agents-64", "64 agents with one call each, at all adapters", "--agents", "64"),
         Cell("startup", "from exec of an agent to the answer of its first RPC", _startup),
     )
 }

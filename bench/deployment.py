@@ -72,11 +72,24 @@ class Deployment:
         for kind, one in [("agent", about["agent"]), *(("adapter", a) for a in about["adapters"])]:
             with Path(one["config"]).open("a") as config:
                 config.write(settings[kind])
-            process = psutil.Process(one["pid"])
-            process.terminate()
-            process.wait(30)
-            # starts what does not run, and leaves the settings as they are: something else runs
-            self.description = self._dev_up()
+            self._restart(one["pid"])
+
+    def have_places(self, streams: int) -> None:
+        """Start the adapters again with `listen.streams` of so many, unless they have them."""
+        setting = f"[listen]\nstreams = {streams}\n"
+        for adapter in self.description["adapters"]:
+            config = Path(adapter["config"])
+            text = config.read_text()
+            if setting not in text:
+                config.write_text(text.replace("[listen]\n", setting))
+                self._restart(adapter["pid"])
+
+    def _restart(self, pid: int) -> None:
+        process = psutil.Process(pid)
+        process.terminate()
+        process.wait(30)
+        # starts what does not run, and leaves the settings as they are: something else runs
+        self.description = self._dev_up()
 
     @property
     def socket(self) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import capsign
@@ -93,6 +94,22 @@ def _tallies(arguments: argparse.Namespace, callers: int) -> list[Tally]:
     return [Tally(begin, begin + arguments.seconds, arguments.batch) for _ in range(callers)]
 
 
+def told(tallies: Sequence[Tally], cpu_seconds: float) -> dict[str, float]:
+    """What the benchmark reads of a load."""
+    latencies = sorted(latency for tally in tallies for latency in tally.latencies)
+    if not latencies:
+        raise SystemExit("no call was answered within the time of the cell")
+    seconds = tallies[0].end - tallies[0].begin
+    return {
+        "sps": sum(tally.signatures for tally in tallies) / seconds,
+        "p50_us": latencies[len(latencies) // 2] * 1e6,
+        "p99_us": latencies[min(int(len(latencies) * 0.99), len(latencies) - 1)] * 1e6,
+        "errors": sum(tally.errors for tally in tallies),
+        "all_signatures": sum(tally.all_signatures for tally in tallies),
+        "cpu_seconds": cpu_seconds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("socket")
@@ -110,21 +127,7 @@ def main() -> None:
         tallies = uvloop.run(run_tasks(arguments))
     else:
         tallies = run_threads(arguments)
-    latencies = sorted(latency for tally in tallies for latency in tally.latencies)
-    if not latencies:
-        raise SystemExit("no call was answered within the time of the cell")
-    print(
-        json.dumps(
-            {
-                "sps": sum(tally.signatures for tally in tallies) / arguments.seconds,
-                "p50_us": latencies[len(latencies) // 2] * 1e6,
-                "p99_us": latencies[min(int(len(latencies) * 0.99), len(latencies) - 1)] * 1e6,
-                "errors": sum(tally.errors for tally in tallies),
-                "all_signatures": sum(tally.all_signatures for tally in tallies),
-                "cpu_seconds": time.process_time(),
-            }
-        )
-    )
+    print(json.dumps(told(tallies, time.process_time())))
 
 
 if __name__ == "__main__":
