@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from hashlib import sha256
 from itertools import islice
 
 import pytest
 from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.policies import PolicyDraft
 from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.interface import ALL
 from capsign_evidence.archive.sqlite_file import SqliteArchive
@@ -87,6 +89,17 @@ def test_summaries_are_kept_by_tile_and_what_is_there_stays(store, opened):
         assert list(archive.summaries(1)) == [(1, b"1"), (2, b"2")]
         store.save_summaries(3, [b"%d" % tile for tile in range(3, 1100)])
         assert [tile for tile, _ in archive.summaries(1)] == list(range(1, 1100))
+
+
+def test_policies_are_held_by_their_digest(store, opened):
+    with opened as archive:
+        assert (list(archive.policies()), archive.policy(bytes(32))) == ([], None)
+        digest = sha256(b"a policy").digest()
+        draft = PolicyDraft(digest, b"a policy", 0, APP)
+        store.first_policy(draft, lambda epoch: b"in force", NOW)
+        assert list(archive.policies()) == [b"a policy"]
+        assert archive.policy(digest) == b"a policy"
+        assert archive.policy(bytes(32)) is None
 
 
 def copied(store, tmp_path):

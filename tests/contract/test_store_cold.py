@@ -294,6 +294,12 @@ class MovesMeanwhile:
         self.move()
         yield from self.archive.batches(first_leaf, count)
 
+    def policies(self):
+        return self.archive.policies()
+
+    def policy(self, digest):
+        return self.archive.policy(digest)
+
     def close(self) -> None:
         self.archive.close()
 

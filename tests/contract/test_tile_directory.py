@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from capsign_adapter.model.evidence import Checkpoint
+from capsign_adapter.model.policies import PolicyDraft
 from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.copying import copy_log, copy_tile
 from capsign_evidence.archive.interface import ALL
 from capsign_evidence.archive.tile_directory import DirectoryArchive
 from capsign_evidence.archive.tile_files import TileFiles
 from capsign_evidence.checkpoint import TreeHead
+from capsign_evidence.leaf import Act, admin
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.tile_builder import TileBuilder
 from capsign_evidence.tiles import TileName, open_batch_file
@@ -89,6 +92,9 @@ class EndsAfter:
     def batches(self, first_leaf, count):
         return self.source.batches(first_leaf, count)
 
+    def policy(self, digest):
+        return self.source.policy(digest)
+
 
 def test_a_copy_that_was_ended_is_taken_up_again(store, place, tmp_path):
     note = grown(store, 1000)
@@ -149,6 +155,9 @@ class Counts:
             yield index, "", batch
             del batch
 
+    def policy(self, digest):
+        return None
+
 
 class _Held(bytes):
     """Bytes that say when nobody has them any more."""
@@ -199,3 +208,18 @@ def test_entries_that_are_there_are_on_the_disk_before_rows_go(tmp_path, monkeyp
 def test_a_directory_that_is_no_log(tmp_path):
     with pytest.raises(ArchiveError, match="no log as files"):
         open_archive(tmp_path)
+
+
+def test_a_copy_has_the_policies_that_its_entries_name(store, place, tmp_path):
+    """Without them nobody can say later whose key an agent's record was about."""
+    document = b"grants: []"
+    digest = sha256(document).digest()
+    leaf = admin(NOW, digest, Act.POLICY_APPLIED, APP, f"1/{digest.hex()}", 1)
+    store.first_policy(PolicyDraft(digest, document, 0, APP), lambda epoch: leaf, NOW)
+    note = grown(store, 3)
+    with open_archive(place.url, place.password_file) as source:
+        copy_log(source, TileFiles(tmp_path / "log"), note)
+    with open_archive(tmp_path / "log") as copied:
+        assert (list(copied.policies()), copied.policy(digest)) == ([document], document)
+        (tmp_path / "log/capsign/policies" / digest.hex()).write_bytes(b"another")
+        assert copied.policy(digest) is None

@@ -30,6 +30,7 @@ class MemoryArchive:
         self.note = note
         self.first = 0
         self.held_summaries: dict[int, bytes] = {}
+        self.held_policies: list[bytes] = []
         self.read = 0
         """How many entries were read."""
 
@@ -69,6 +70,13 @@ class MemoryArchive:
 
     def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
         yield from sorted(one for one in self.held_summaries.items() if one[0] >= first_tile)
+
+    def policies(self) -> Iterator[bytes]:
+        yield from self.held_policies
+
+    def policy(self, digest: bytes) -> bytes | None:
+        held = (one for one in self.held_policies if hashlib.sha256(one).digest() == digest)
+        return next(held, None)
 
     def close(self) -> None:
         self.held = []
@@ -148,6 +156,7 @@ def batch(
     workload: str = APP,
     boot: bytes = b"\x77" * 16,
     previous: bytes = b"",
+    policy: bytes = POLICY,
 ) -> tuple[bytes, bytes]:
     """The entry of a batch, and the batch as the agent serialised it."""
     data = pb.AuditBatch(boot_id=boot, previous=previous, records=records).SerializeToString(
@@ -155,7 +164,7 @@ def batch(
     )
     entry = leaf.agent_batch(
         time_ms,
-        POLICY,
+        policy,
         workload,
         boot,
         records[0].sequence,

@@ -30,12 +30,13 @@ from capsign_adapter.sign.log_files import batches_between
 from capsign_adapter.store.interfaces.cold import ColdLeaves
 from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
+from capsign_adapter.store.interfaces.policies import Policies
 
 TILES = 4
 """Tiles that one step moves: other writers wait for the transaction that lets go of them."""
 
 
-class RetiringStore(ControlState, EvidenceLog, AuditBatches, ColdLeaves, Protocol):
+class RetiringStore(ControlState, EvidenceLog, AuditBatches, ColdLeaves, Policies, Protocol):
     """The parts of the store that leaves are moved from."""
 
 
@@ -166,3 +167,15 @@ class _Source:
         """The agents' batches among these leaves; whose they are is not asked."""
         for index, batch in batches_between(self._store, first_leaf, first_leaf + count):
             yield index, "", batch
+
+    def policy(self, digest: bytes) -> bytes | None:
+        """The document of a version of the policy with this digest."""
+        before = 0
+        while rows := self._store.policy_versions(before):
+            for row in rows:
+                if row.digest == digest:
+                    return self._store.policy_document(row.version)
+            before = rows[-1].version
+            if before <= 1:
+                break
+        return None

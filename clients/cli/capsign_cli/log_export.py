@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,6 @@ from capsign_cli.failures import REFUSED, UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
     from capsign_evidence.archive.copying import Source
-    from capsign_wire.adapter.v1.evidence_pb2_grpc import EvidenceServiceStub
-
-TILE = 256
-"""Leaves of a tile, C2SP tlog-tiles."""
 
 
 @click.command()
@@ -59,13 +54,12 @@ def export(
                 raise CliError(USAGE, "NO_CHECKPOINT", text, "Copy it from the adapter.")
             _copy(opened, target, note, log_key)
         return
-    from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
+    from capsign_cli.audit.adapter_archive import AdapterArchive
 
     adapter = endpoints.adapter_of(options)
     with adapter.channel() as channel:
-        stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
-        answer = stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=10)
-        _copy(Remote(stub), target, answer.checkpoint, log_key or adapter.log_key)
+        running = AdapterArchive(channel)
+        _copy(running, target, running.newest(), log_key or adapter.log_key)
 
 
 def _copy(source: Source, directory: Path, note: bytes, log_key: str | None) -> None:
@@ -107,40 +101,3 @@ def _copy(source: Source, directory: Path, note: bytes, log_key: str | None) -> 
             "root": head.root.hex(),
         }
     )
-
-
-class Remote:
-    """A running adapter, for someone with a role that may read entries."""
-
-    def __init__(self, stub: EvidenceServiceStub) -> None:
-        self._stub = stub
-
-    def entries(self, first: int, count: int) -> Iterator[bytes]:
-        """Entries of one tile, from its first leaf on. Raises CliError if they are not whole."""
-        from capsign_evidence.merkle import TreeDataError
-        from capsign_evidence.tiles import open_bundle
-        from capsign_wire.adapter.v1 import evidence_pb2
-
-        request = evidence_pb2.GetEntriesRequest(index=first // TILE, width=count % TILE)
-        try:
-            yield from open_bundle(self._stub.GetEntries(request, timeout=30).entries)
-        except TreeDataError as error:
-            text = f"The adapter's answer is malformed: {error}."
-            advice = "Fetch it again; if it stays so, this is an incident."
-            raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, advice) from None
-
-    def batches(self, first_leaf: int, count: int) -> Iterator[tuple[int, str, bytes]]:
-        """The agents' batches of these leaves; whose they are stands in their entries."""
-        from capsign_evidence.tiles import open_batch_file
-        from capsign_wire.adapter.v1 import evidence_pb2
-
-        end = first_leaf + count
-        while first_leaf < end:
-            request = evidence_pb2.GetBatchesRequest(first_leaf=first_leaf, end_leaf=end)
-            answer = self._stub.GetBatches(request, timeout=30)
-            for index, batch in open_batch_file(answer.batches):
-                yield index, "", batch
-            if answer.next_leaf <= first_leaf:
-                text = "The adapter's answer does not go on."
-                raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text)
-            first_leaf = answer.next_leaf

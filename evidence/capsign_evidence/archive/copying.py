@@ -1,10 +1,11 @@
-"""Copies a log into a directory of files (C2SP tlog-tiles), with the agents' batches and the
-summaries beside them. It can be ended and begun again at any file.
+"""Copies a log into a directory of files (C2SP tlog-tiles), with the agents' batches, the summaries
+and the policies' documents beside them. It can be ended and begun again at any file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from itertools import chain
 from typing import Protocol
 
@@ -22,6 +23,10 @@ from capsign_evidence.tiles import TileName, batch_parts, bundle, open_bundle
 
 CHECKPOINT = "checkpoint"
 SUMMARIES = "capsign/summaries"
+POLICIES = "capsign/policies"
+
+_DIGEST = slice(10, 10 + HASH_LEN)
+"""Where every entry has the digest of the policy in force (docs/formats.md, "Log entry")."""
 
 
 class Source(Protocol):
@@ -32,6 +37,9 @@ class Source(Protocol):
 
     def batches(self, first_leaf: int, count: int) -> Iterator[Batch]:
         """The agents' batches among these leaves, ascending."""
+
+    def policy(self, digest: bytes) -> bytes | None:
+        """The policy's document with this SHA-256, if it is held."""
 
 
 def copied_size(files: TileFiles) -> int:
@@ -113,8 +121,27 @@ def copy_tile(source: Source, files: TileFiles, builder: TileBuilder, tile: Tile
         for path in (tile.batches_path, summary_path(tile), tile.entries_path):
             if files.has(path):
                 files.settle(path)
+    _copy_policies(source, files, entries)
     for made, data in builder.add([leaf_hash(entry) for entry in entries]):
         files.write(made.path, data)
+
+
+def _copy_policies(source: Source, files: TileFiles, entries: Iterable[bytes]) -> None:
+    """Copy the documents that these entries name, as far as the source has them: agents' records
+    name a grant, and a document says whose key that is for.
+    """
+    for digest in {entry[_DIGEST] for entry in entries}:
+        path = policy_path(digest)
+        if len(digest) != HASH_LEN or files.has(path):
+            continue
+        document = source.policy(digest)
+        if document is not None and sha256(document).digest() == digest:
+            files.write(path, document)
+
+
+def policy_path(digest: bytes) -> str:
+    """Where the document of a policy is."""
+    return f"{POLICIES}/{digest.hex()}"
 
 
 def summary_path(tile: TileName) -> str:

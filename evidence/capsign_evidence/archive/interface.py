@@ -75,6 +75,14 @@ class Archive(Protocol):
         one that somebody changed hides what is there.
         """
 
+    def policies(self) -> Iterator[bytes]:
+        """The documents of policies that are held, each once or more; entries name them by SHA-256.
+        Older copies have none.
+        """
+
+    def policy(self, digest: bytes) -> bytes | None:
+        """The document with this SHA-256, if it is held."""
+
     def close(self) -> None:
         """Give back what it holds."""
 

@@ -113,6 +113,12 @@ class JoinedArchive:
         yield from self._cold(held).summaries(first_tile)
         yield from self._store.summaries(max(first_tile, held // TILE_WIDTH))
 
+    def policies(self) -> Iterator[bytes]:
+        return self._store.policies()
+
+    def policy(self, digest: bytes) -> bytes | None:
+        return self._store.policy(digest)
+
     def close(self) -> None:
         self._store.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ BATCHES = 32
 
 SUMMARIES = 1024
 """Summaries in a piece; a usual one has one or two kilobytes."""
+
+POLICIES = 4
+"""Documents of policies in a piece; each is at most some mebibytes."""
 
 _LENGTH = struct.Struct(">H")
 
@@ -135,6 +139,26 @@ class RelationalArchive(ABC):
             if len(rows) < SUMMARIES:
                 return
             first_tile = int(rows[-1][0]) + 1
+
+    def policies(self) -> Iterator[bytes]:
+        if "policies" not in self._tables:
+            return
+        version = 0
+        while rows := self._rows(
+            "SELECT version, document FROM policies WHERE version > ? ORDER BY version LIMIT ?",
+            version,
+            POLICIES,
+        ):
+            for each, document in rows:
+                yield _blob(document)
+                version = int(each)
+
+    def policy(self, digest: bytes) -> bytes | None:
+        if "policies" not in self._tables:
+            return None
+        rows = self._rows("SELECT document FROM policies WHERE digest = ? LIMIT 1", digest)
+        found = _blob(rows[0][0]) if rows else None
+        return found if found is not None and sha256(found).digest() == digest else None
 
     def _segments(self, column: str, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
         """First index, number of leaves and blob of each segment that holds leaves of this range,

@@ -5,13 +5,16 @@ archive: what `capsign log export` wrote, a mirror, or the cold files of an adap
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from capsign_evidence.archive.copying import (
     CHECKPOINT,
+    POLICIES,
     copied_size,
+    policy_path,
     read_hashes,
     summary_path,
     workload_of,
@@ -101,6 +104,16 @@ class DirectoryArchive:
             data = self._files.read(summary_path(TileName(0, index)))
             if data is not None:
                 yield index, data
+
+    def policies(self) -> Iterator[bytes]:
+        for name in self._files.names(POLICIES):
+            data = self._files.read(f"{POLICIES}/{name}")
+            if data is not None:
+                yield data
+
+    def policy(self, digest: bytes) -> bytes | None:
+        data = self._files.read(policy_path(digest))
+        return data if data is not None and sha256(data).digest() == digest else None
 
     def close(self) -> None:
         """Nothing is held."""

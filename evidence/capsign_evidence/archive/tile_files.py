@@ -42,6 +42,18 @@ class TileFiles:
         target = self.directory / path
         return target.is_file() and target.stat().st_size > 0
 
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder, in order, without those that are being written.
+        Raises ArchiveError if it cannot be read.
+        """
+        try:
+            found = [one.name for one in (self.directory / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _failed(self.directory / folder, error) from error
+        return sorted(name for name in found if not name.endswith(TEMPORARY))
+
     def holds(self, path: str, parts: Iterable[bytes]) -> bool | None:
         """Whether a file's content is these parts one after another; None if there is none. Raises
         ArchiveError if it cannot be read.

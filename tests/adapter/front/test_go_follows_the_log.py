@@ -180,6 +180,9 @@ class Forked:
     def batches(self, first_leaf, count):
         return self._archive.batches(first_leaf, count)
 
+    def policy(self, digest):
+        return self._archive.policy(digest)
+
 
 def test_it_rejects_a_fork(go, replica, copied, exported):
     """The log's own key signed another tree of the same size: receipts and promises of the first

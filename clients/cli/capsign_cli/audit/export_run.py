@@ -15,6 +15,7 @@ from capsign_wire.backoff import Backoff
 
 from capsign_cli.audit.export_cursor import Cursor, CursorFile, must_continue
 from capsign_cli.audit.export_sinks import Sink, SinkBusyError
+from capsign_cli.audit.finding import find
 from capsign_cli.failures import UNAVAILABLE, CliError
 
 if TYPE_CHECKING:
@@ -92,8 +93,6 @@ class Export:
 
     def _placed(self, size: int) -> Iterator[tuple[Place, Event]]:
         """The events from the cursor on, each with its place."""
-        from capsign_evidence.archive.scan import find
-
         leaf, taken, start = -1, 0, self.cursor
         found = find(
             self._archive, self._selection, first=start.leaf, upto=size, summaries=self.summaries

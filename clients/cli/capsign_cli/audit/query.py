@@ -11,6 +11,7 @@ import click
 
 from capsign_cli import output
 from capsign_cli.audit import conditions, event_lines, place
+from capsign_cli.audit.finding import find
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def query(
     ARCHIVE is the store's file or a copy of it, the postgresql:// URL of a store, a directory of
     tiles, or a store and, after a comma, the directory that its first leaves were moved to.
 
-    Give an option several times for any of several values; different options must all hold. Agents'
-    records have workload, grant, caller, intent, algorithm, outcome, reason and boot: by these,
-    what a pod itself refused is found too. With -o json each line is one event.
+    Give an option several times for any of several values; different options must all hold. What a
+    pod itself refused is found too, also by --tenant, --key and --pod, which the policies and
+    certificates in ARCHIVE say of it. With -o json each line is one event.
     """
-    from capsign_evidence.archive.scan import Looked, find
+    from capsign_evidence.archive.scan import Looked
 
     if message is not None:
         text = "Only who holds the tenant's pepper can tell which commitment a message has."

@@ -18,6 +18,7 @@ import click
 
 from capsign_cli import output
 from capsign_cli.audit import conditions, place
+from capsign_cli.audit.finding import find
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def timeline(
     needs no network and holds everything that matches; each row names the entry that proves it.
     The conditions are those of `capsign audit query`.
     """
-    from capsign_evidence.archive.scan import Looked, find
+    from capsign_evidence.archive.scan import Looked
 
     selection = conditions.selection(given)
     with _opened(place, password_file) as archive, output.progress() as say:

@@ -12,6 +12,7 @@ import click
 
 from capsign_cli import output
 from capsign_cli.audit import conditions, event_lines, place
+from capsign_cli.audit.finding import find
 from capsign_cli.audit.verify import ADVICE as INCIDENT
 from capsign_cli.failures import REFUSED, USAGE, CliError
 
@@ -99,8 +100,6 @@ def follow(
     Takes the first at the archive's end if there is no `start`; `wait` is called before each look
     after the first, and without it there is none. Raises CliError where the log has shrunk.
     """
-    from capsign_evidence.archive.scan import find
-
     leaf = archive.size if start is None else start
     while True:
         size = archive.size
