@@ -167,7 +167,7 @@ def test_tiles_that_have_neither_key_nor_grant_are_not_read():
 def test_policies_that_the_archive_lacks_are_told():
     archive = log()
     archive.held_policies = [BEFORE.data]
-    told = []
+    told: list[int] = []
     selection = Selection(select({"key": ["invoices"]}))
     found = list(find(archive, selection, grants=grants, lacking=told.append))
     # by the documents that it has, as far as they go
@@ -177,6 +177,6 @@ def test_policies_that_the_archive_lacks_are_told():
 def test_a_condition_that_needs_no_policy_reads_none():
     archive = log()
     archive.held_policies = []
-    told = []
+    told: list[int] = []
     list(find(archive, Selection(select({"workload": [APP]})), grants=grants, lacking=told.append))
     assert told == []
