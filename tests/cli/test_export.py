@@ -20,6 +20,7 @@ import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.audit.export_cursor import Cursor, CursorFile
+from capsign_cli.audit.export_endpoint import Endpoint
 from capsign_cli.audit.export_ocsf import uid_of
 from capsign_cli.audit.export_parquet import COLUMNS, ParquetSink
 from capsign_cli.audit.export_run import Export, Patience
@@ -127,13 +128,30 @@ def test_a_directory_of_tiles_has_the_same_events_as_the_store(run, place, rig, 
     assert json.loads(capfd.readouterr().out)["groups"]["signed"] == 61
 
 
-def test_a_line_that_was_cut_off_is_taken_away(run, place, tmp_path):
+def test_a_line_of_ours_that_was_cut_off_is_written_again_in_whole(run, place, rig, tmp_path):
+    to, cursor = tmp_path / "events.jsonl", tmp_path / "cursor"
+    assert run("--to", to, "--cursor", cursor)[0] == 0
+    whole = to.read_text()
+    rig.sign(b"one more")
+    held = cursor.read_text()
+    assert run("--to", to, "--cursor", cursor)[0] == 0
+    written = to.read_text()
+    for kept in (1, 100, len(written) - len(whole) - 1):
+        to.write_text(written[: len(whole) + kept])
+        cursor.write_text(held)  # the machine stopped while the line was written
+        assert run("--to", to, "--cursor", cursor)[0] == 0
+        assert to.read_text() == written
+
+
+@pytest.mark.parametrize("theirs", ['{"torn": ' + "x" * 100_000, "a note without an end", "{"])
+def test_what_others_wrote_is_not_taken_away(run, place, tmp_path, theirs):
+    """A file whose last line has no end lost that line, whoever had written it."""
     to = tmp_path / "events.jsonl"
-    to.write_text('{"whole": 1}\n{"torn": ' + "x" * 100_000)
+    to.write_text('{"whole": 1}\nanother' + theirs)
     assert run("--to", to)[0] == 0
-    found = lines(to.read_text())
-    assert found[0] == {"whole": 1}
-    assert len(found) == 1 + len(expected(place))
+    first, second, *ours = to.read_text().splitlines()
+    assert (first, second) == ('{"whole": 1}', "another" + theirs)
+    assert len(ours) == len(expected(place))
 
 
 def test_a_cursor_is_good_for_one_export_of_one_log(run, rig, tmp_path):
@@ -255,6 +273,114 @@ def test_records_that_a_receiver_rejects_are_not_passed_over(run, tmp_path):
         code, _, err = run(*options, "-o", "json")
         assert (code, reason(err)) == (1, "REJECTED")
         assert json.loads(cursor.read_text())["leaf"] == 0
+
+
+@pytest.mark.parametrize("receiver", [grpc_receiver, http_receiver])
+def test_a_batch_that_is_too_large_is_halved(run, place, receiver):
+    protocol = "grpc" if receiver is grpc_receiver else "http/protobuf"
+    with receiver(20_000) as (endpoint, received):
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--protocol", protocol)
+        assert run(*options)[0] == 0
+        assert received.uids() == expected(place)
+        assert max(received.sizes) > 1
+
+
+@pytest.mark.parametrize("receiver", [grpc_receiver, http_receiver])
+def test_an_event_that_is_too_large_alone_is_named_or_kept_elsewhere(
+    run, place, receiver, tmp_path
+):
+    cursor, aside = tmp_path / "cursor", tmp_path / "aside.jsonl"
+    protocol = "grpc" if receiver is grpc_receiver else "http/protobuf"
+    with receiver(500) as (endpoint, received):
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint, "--protocol", protocol)
+        options += ("--cursor", cursor, "-o", "json")
+        code, _, err = run(*options)
+        assert (code, reason(err)) == (1, "TOO_LARGE")
+        assert expected(place)[0] in err
+        assert json.loads(cursor.read_text())["leaf"] == 0
+        code, out, err = run(*options, "--set-aside", aside)
+        assert (code, json.loads(out)["set_aside"]) == (0, len(expected(place)))
+        assert [one["metadata"]["uid"] for one in lines(aside.read_text())] == expected(place)
+        assert received.records == []
+
+
+def test_a_busy_receiver_that_speaks_of_its_resources_loses_nothing(run, place):
+    """Not all say by RetryInfo that they are only busy: nothing of usual size is set aside."""
+    with grpc_receiver() as (endpoint, received):
+        busy = grpc.StatusCode.RESOURCE_EXHAUSTED
+        received.answer = lambda number: busy if number < 8 else None
+        options = ("--format", "ocsf-otlp", "--endpoint", endpoint)
+        assert run(*options)[0] == 0
+        assert received.uids() == expected(place)
+        received.answer = lambda _: busy
+        code, _, err = run(*options, "--give-up", "0", "-o", "json")
+        assert (code, reason(err)) == (4, "SINK")
+
+
+@pytest.mark.parametrize(
+    ("variable", "path", "asked"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "", "/v1/logs"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "/otlp/", "/otlp/v1/logs"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "/mine", "/mine"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "", "/"),
+        (None, "/mine", "/mine"),
+        (None, "", "/v1/logs"),
+    ],
+)
+def test_paths_are_those_of_the_specification(run, monkeypatch, variable, path, asked):
+    with http_receiver() as (endpoint, received):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        options = ("--endpoint", endpoint + path) if variable is None else ()
+        if variable is not None:
+            monkeypatch.setenv(variable, endpoint + path)
+        assert run("--format", "ocsf-otlp", *options)[0] == 0
+        assert {one["path"] for one in received.headers} == {asked}
+
+
+def test_ports_are_those_of_the_scheme_and_of_otlp_over_grpc():
+    assert Endpoint("https://host", 1).http() == (True, "host", 443, "/v1/logs")
+    assert Endpoint("http://host", 1).http() == (False, "host", 80, "/v1/logs")
+    assert Endpoint("https://[::1]:4318/a", 1).http() == (True, "::1", 4318, "/a")
+    assert Endpoint("https://host", 1).grpc() == (True, "host", 4317)
+    assert Endpoint("http://host:443/", 1).grpc() == (False, "host", 443)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://ann:s3cret@host", "https://ann:s3cret@host", "https://host/?token=s3cret"),
+        *("https://host:s3cret", "https://", "host:4317", "https://host:0", "http://h:99999"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_and_no_secret_of_it_is_shown(run, url):
+    code, _, err = run("--format", "ocsf-otlp", "--endpoint", url, "-o", "json")
+    assert (code, reason(err)) == (2, "ENDPOINT")
+    assert "ann:s3cret" not in err
+    assert "token=s3cret" not in err
+
+
+def test_no_secret_of_an_archives_url_is_shown(capfd, tmp_path):
+    for command in ("query", "export", "timeline"):
+        for place in ("postgressql://ann:s3cret@db/log", "host=db password=s3cret"):
+            with pytest.raises(SystemExit):
+                cli.main(["audit", command, place])
+    message = tmp_path / "message"
+    message.write_bytes(b"x")
+    url = "postgresql://ann:s3cret@db/log"
+    with pytest.raises(SystemExit):
+        cli.main(["audit", "query", url, "--message", str(message)])
+    shown = capfd.readouterr()
+    assert "no store" in shown.err
+    assert "audit prove" in shown.err
+    assert "s3cret" not in shown.err + shown.out
+
+
+def test_a_cursor_holds_no_secret(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://ann:s3cret@host?key=s3cret")
+    cursor = tmp_path / "cursor"
+    assert run("--cursor", cursor)[0] == 0
+    assert "s3cret" not in cursor.read_text()
 
 
 def test_a_receiver_that_hangs_has_an_end(run, tmp_path):

@@ -32,6 +32,10 @@ class Received:
     requests: int = 0
     answer: Answer = lambda _: None
     hang: threading.Event | None = None
+    largest: int = 1 << 30
+    """Bytes that a request over HTTP may have."""
+    sizes: list[int] = field(default_factory=list)
+    """How many records each request had that was taken."""
     arrived: threading.Event = field(default_factory=threading.Event)
 
     def uids(self) -> list[str]:
@@ -44,12 +48,14 @@ class Received:
         if self.hang is not None:
             self.hang.wait(60)
         if said is None:
-            self.records += [
+            new = [
                 one
                 for resource in request.resource_logs
                 for scope in resource.scope_logs
                 for one in scope.log_records
             ]
+            self.records += new
+            self.sizes.append(len(new))
         return said
 
 
@@ -74,9 +80,11 @@ def _response(rejected: Any) -> Any:
 
 
 @contextmanager
-def grpc_receiver() -> Iterator[tuple[str, Received]]:
+def grpc_receiver(largest: int = 4 << 20) -> Iterator[tuple[str, Received]]:
+    """`largest`: bytes that a message may have, as gRPC itself bounds it."""
     received = Received()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    options = [("grpc.max_receive_message_length", largest)]
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=options)
     rpc.add_LogsServiceServicer_to_server(_Logs(received), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -89,13 +97,20 @@ def grpc_receiver() -> Iterator[tuple[str, Received]]:
 
 
 @contextmanager
-def http_receiver() -> Iterator[tuple[str, Received]]:
-    received = Received()
+def http_receiver(largest: int = 1 << 30) -> Iterator[tuple[str, Received]]:
+    """`largest`: bytes that a body may have; above it the answer is 413, before it is read."""
+    received = Received(largest=largest)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            if int(self.headers["Content-Length"]) > received.largest:
+                self.send_response(413)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                self.close_connection = True
+                return
             body = self.rfile.read(int(self.headers["Content-Length"]))
             received.headers.append({"path": self.path, **dict(self.headers)})
             said = received.handle(pb.ExportLogsServiceRequest.FromString(body))

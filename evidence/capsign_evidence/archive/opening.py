@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from capsign_wire.shown_url import without_secrets
+
 from capsign_evidence.archive.interface import Archive, ArchiveError
 
 
@@ -40,7 +42,7 @@ def open_archive(place: str | Path, password_file: Path | None = None) -> Archiv
 
         return SqliteArchive(path)
     raise ArchiveError(
-        f"{path} is no store.",
+        f"{without_secrets(text)} is no store.",
         "Name a copy of the store's file, the postgresql:// URL of a store, or a directory of "
         "tiles.",
     )

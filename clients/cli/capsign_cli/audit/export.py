@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import click
+from capsign_wire.shown_url import without_secrets
 
 from capsign_cli import output
 from capsign_cli.audit import conditions, place
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from capsign_evidence.archive.selection import Selection
 
     from capsign_cli.audit.export_cursor import Cursor
+    from capsign_cli.audit.export_endpoint import Meaning
     from capsign_cli.audit.export_sinks import Sink
 
 FORMATS = ("ocsf-jsonl", "ocsf-otlp", "parquet", "jsonl")
@@ -49,15 +51,20 @@ HEADERS = ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 @click.option(
     "--endpoint",
     envvar=ENDPOINTS,
-    help="For OTLP: http://HOST:PORT or https://HOST:PORT.  [env: OTEL_EXPORTER_OTLP_ENDPOINT]",
+    help="For OTLP: http(s)://HOST[:PORT][/PATH].  [env: OTEL_EXPORTER_OTLP_ENDPOINT]",
 )
 @click.option(
     "--protocol",
     type=click.Choice(("grpc", "http/protobuf")),
     default="grpc",
     show_default=True,
-    envvar="OTEL_EXPORTER_OTLP_PROTOCOL",
+    envvar=("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
     help="For OTLP.",
+)
+@click.option(
+    "--set-aside",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="For OTLP: file for events that are too large for the receiver, as JSON lines.",
 )
 @click.option(
     "--ca",
@@ -130,9 +137,11 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
             sink.close()
     if options["to"] is not None or form == "ocsf-otlp":
         values = {"events": run.cursor.events, "leaf": run.cursor.leaf, "origin": origin}
-        output.line(
-            values, f"Exported {run.cursor.events:,} events, up to leaf {run.cursor.leaf:,}."
-        )
+        text = f"Exported {run.cursor.events:,} events, up to leaf {run.cursor.leaf:,}."
+        if aside := getattr(sink, "set_aside", 0):
+            values["set_aside"] = aside
+            text += f" {aside:,} of them are too large for the receiver: see --set-aside."
+        output.line(values, text)
 
 
 _opened = place.opened
@@ -171,11 +180,14 @@ def _purpose(form: str, options: Mapping[str, Any]) -> str:
         if value not in (None, False, (), "") and name not in _NO_PURPOSE
     }
     words = [form, *(f"{name}={_word(value)}" for name, value in given.items())]
-    return " ".join(words)
+    return without_secrets(" ".join(words))
 
 
 _NO_PURPOSE = frozenset(
-    {"cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since", "read_all"}
+    {
+        *("cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since", "read_all"),
+        "set_aside",
+    }
 )
 """What may be another the next time: where it began is behind the cursor then."""
 
@@ -222,14 +234,34 @@ def _otlp(origin: str, options: Mapping[str, Any]) -> Sink:
         text = "Which receiver of OTLP?"
         raise CliError(USAGE, "NO_PLACE", text, f"Give --endpoint, or {ENDPOINTS[1]}.")
     try:
-        from capsign_cli.audit.export_otlp import Endpoint, GrpcTransport, HttpTransport, OtlpSink
+        from capsign_cli.audit.export_otlp import OtlpSink
+        from capsign_cli.audit.export_transport import GrpcTransport, HttpTransport
     except ModuleNotFoundError:
         raise _missing("opentelemetry-proto", "otlp") from None
+    from capsign_cli.audit.export_endpoint import Endpoint
     from capsign_cli.audit.export_ocsf import ocsf
+    from capsign_cli.audit.export_sinks import LinesSink
 
-    to = Endpoint(endpoint, options["timeout"], options["ca"], _headers())
-    kinds = {"grpc": GrpcTransport, "http/protobuf": HttpTransport}
-    return OtlpSink(kinds[options["protocol"]](to), lambda event: ocsf(origin, event), origin)
+    to = Endpoint(endpoint, options["timeout"], options["ca"], _headers(), _meaning())
+    over_grpc = options["protocol"] == "grpc"
+    send = GrpcTransport(to) if over_grpc else HttpTransport(to)
+    aside: Path | None = options["set_aside"]
+    return OtlpSink(
+        send,
+        lambda event: ocsf(origin, event),
+        origin,
+        LinesSink(aside, lambda event: ocsf(origin, event)) if aside else None,
+    )
+
+
+def _meaning() -> Meaning:
+    """What the endpoint's path means: the argument's, or that of the variable that click took."""
+    from capsign_cli.audit.export_endpoint import Meaning
+
+    source = click.get_current_context().get_parameter_source("endpoint")
+    if source is not click.core.ParameterSource.ENVIRONMENT:
+        return Meaning.GIVEN
+    return Meaning.LOGS if os.environ.get(ENDPOINTS[0]) else Meaning.BASE
 
 
 def _headers() -> dict[str, str]:

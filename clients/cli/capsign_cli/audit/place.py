@@ -5,6 +5,7 @@ Every command of `capsign audit` that reads evidence takes them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,11 @@ def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
             yield archive
         except ArchiveError as error:
             raise _told(error, UNAVAILABLE) from error
+
+
+def named(place: str) -> str:
+    """How a message or a page names the archive in a command: a URL may hold a password."""
+    return "ARCHIVE" if "://" in place else shlex.quote(place)
 
 
 def _moved(first: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import output
-from capsign_cli.audit import conditions, event_lines, place
+from capsign_cli.audit import conditions, event_lines
+from capsign_cli.audit import place as places
 from capsign_cli.audit.finding import find
 from capsign_cli.failures import USAGE, CliError
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@place.options
+@places.options
 @conditions.options
 @click.option(
     "--message",
@@ -51,7 +53,10 @@ def query(
 
     if message is not None:
         text = "Only who holds the tenant's pepper can tell which commitment a message has."
-        advice = f"Run: capsign audit prove {place} --message {message} --tenant TENANT"
+        advice = (
+            f"Run: capsign audit prove {places.named(place)} "
+            f"--message {shlex.quote(str(message))} --tenant TENANT"
+        )
         raise CliError(USAGE, "PEPPER_NEEDED", text, advice)
     selection = conditions.selection(given)
     looked = Looked(0, 0, 0)
@@ -76,4 +81,4 @@ def query(
         click.echo(f"{told}.", err=True)
 
 
-_opened = place.opened
+_opened = places.opened

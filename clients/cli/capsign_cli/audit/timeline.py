@@ -5,7 +5,6 @@ terminal.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import output
-from capsign_cli.audit import conditions, place
+from capsign_cli.audit import conditions
+from capsign_cli.audit import place as places
 from capsign_cli.audit.finding import find
 from capsign_cli.failures import USAGE, CliError
 
@@ -42,7 +42,7 @@ _COLOURS = {
 
 
 @click.command()
-@place.options
+@places.options
 @click.option(
     "--html",
     "page",
@@ -99,7 +99,7 @@ def timeline(
     output.line({"page": str(page), "rows": len(made.rows)}, f"Wrote {page}.")
 
 
-_opened = place.opened
+_opened = places.opened
 
 
 def _conditions_in_words(given: Mapping[str, Any]) -> str:
@@ -138,7 +138,7 @@ def make(archive: Archive, found: Iterable[Event], most: int, filters: str, plac
         checkpoint=(note or b"").decode("utf-8", "replace"),
         made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         filters=filters,
-        command=f"capsign audit receipt {_named(place)} LEAF",
+        command=f"capsign audit receipt {places.named(place)} LEAF",
         rows=rows,
         receipts=timeline_receipts.gather(
             archive,
@@ -146,11 +146,6 @@ def make(archive: Archive, found: Iterable[Event], most: int, filters: str, plac
             timeline_receipts.covering(notes, max((row.leaf for row in rows), default=0)) or note,
         ),
     )
-
-
-def _named(place: str) -> str:
-    """How the page names the archive: a URL may say more than a page should."""
-    return "ARCHIVE" if "://" in place else shlex.quote(place)
 
 
 def write_page(timeline: Timeline, page: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from capsign_wire import sqlite_url, toml_text
+from capsign_wire.shown_url import without_secrets
 
 from capsign_cli.dev.ca import SERVER_NAME, TRUST_DOMAIN, Identity
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
@@ -203,6 +204,6 @@ def store_url(layout: Layout, given: str) -> str:
     raise CliError(
         USAGE,
         "STORE",
-        f"There is no store {given!r}.",
+        f"There is no store {without_secrets(given)!r}.",
         "Use sqlite, or postgresql://user@host/database.",
     )
