@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.collector import free_port, needs_collector, running
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
-COLLECTOR = Path(os.environ.get("CAPSIGN_COLLECTOR", ROOT / "build/collector"))
 APPLICATION = ROOT / "tests/support/traced_app.py"
 CONFIG = """
 receivers: {{otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:{port}"}}}}}}}}
@@ -37,25 +36,9 @@ SPAN = re.compile(r"Trace ID +: (\w+)\n +Parent ID +: (\w*)\n +ID +: (\w+)\n +Na
 
 @contextmanager
 def collector(directory: Path):
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
-    config, shown = directory / "collector.yaml", directory / "shown"
-    config.write_text(CONFIG.format(port=port))
-    with shown.open("w") as output:
-        command = [COLLECTOR, f"--config=file:{config}"]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        said: list[str] = []
-        while not said or "Everything is ready" not in said[-1]:
-            line = process.stderr.readline()
-            assert line, "".join(said)
-            said.append(line)
+    port = free_port()
+    with running(directory, CONFIG.format(port=port)) as (_, shown):
         yield f"http://127.0.0.1:{port}", shown
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 def run(*command, **environ):
@@ -70,10 +53,7 @@ def run(*command, **environ):
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.skipif(
-    not COLLECTOR.is_file(),
-    reason="`make collector` builds the collector; its protobufs are held elsewhere",
-)
+@needs_collector
 def test_a_real_collector_shows_one_trace_and_every_counter(tmp_path):
     place = str(tmp_path / "dev")
     with collector(tmp_path) as (endpoint, shown):

@@ -33,6 +33,8 @@ _BUSY_HTTP = frozenset({408, 429, 502, 503, 504})
 _TOO_LARGE_HTTP = 413
 _TOO_LARGE_GRPC = ("larger than max", "exceeds maximum size")
 """How gRPC's libraries say it: those in C and Go, and the one in Java."""
+_TOO_LARGE_BODY = b"http: request body too large"
+"""How OpenTelemetry's collector says it over HTTP, with status 400: Go's net/http's words."""
 _RETRY_INFO = b"google.rpc.RetryInfo"
 _DETAILS = "grpc-status-details-bin"
 _MOST_ANSWER = 1 << 20
@@ -129,7 +131,8 @@ class HttpTransport:
             raise SinkBusyError(str(error) or type(error).__name__) from None
         if answer.status in _BUSY_HTTP:
             raise SinkBusyError(f"HTTP {answer.status}")
-        if answer.status == _TOO_LARGE_HTTP:
+        too_large = answer.status == 400 and _TOO_LARGE_BODY in data
+        if too_large or answer.status == _TOO_LARGE_HTTP:
             self._connection.close()  # it may not have read the rest
             raise SinkTooLargeError(f"HTTP {answer.status}", certain=True)
         if answer.status != 200:
