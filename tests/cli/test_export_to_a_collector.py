@@ -98,9 +98,9 @@ def test_what_it_says_of_too_much_at_once_is_understood(tmp_path, protocol):
     """And one that is smaller passes on the same connection."""
     ports, file = {"grpc": free_port(), "http/protobuf": free_port()}, tmp_path / "events"
     config = CONFIG.format(grpc=ports["grpc"], http=ports["http/protobuf"], file=file)
-    kinds = {"grpc": GrpcTransport, "http/protobuf": HttpTransport}
     with running(tmp_path, config):
-        send = kinds[protocol](Endpoint(f"http://127.0.0.1:{ports[protocol]}", 30))
+        to = Endpoint(f"http://127.0.0.1:{ports[protocol]}", 30)
+        send = GrpcTransport(to) if protocol == "grpc" else HttpTransport(to)
         for size in (2 << 20, 900_000):
             request = logs_service_pb2.ExportLogsServiceRequest()
             record = request.resource_logs.add().scope_logs.add().log_records.add()
