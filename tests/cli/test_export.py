@@ -30,6 +30,8 @@ from capsign_evidence.archive import open_archive
 from capsign_evidence.archive.events import Event
 from capsign_evidence.archive.reading import events
 from capsign_evidence.archive.selection import Selection
+from google.protobuf import any_pb2
+from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from support.adapter_rig import AdapterRig, now_ms
@@ -315,6 +317,17 @@ def test_a_busy_receiver_that_speaks_of_its_resources_loses_nothing(run, place):
         received.answer = lambda _: busy
         code, _, err = run(*options, "--give-up", "0", "-o", "json")
         assert (code, reason(err)) == (4, "SINK")
+
+
+def test_a_receiver_that_says_when_to_come_back_is_not_sent_less(run, place):
+    with grpc_receiver() as (endpoint, received):
+        info = any_pb2.Any(type_url="type.googleapis.com/google.rpc.RetryInfo")
+        details = status_pb2.Status(code=8, message="later", details=[info])
+        received.trailers = (("grpc-status-details-bin", details.SerializeToString()),)
+        busy = grpc.StatusCode.RESOURCE_EXHAUSTED
+        received.answer = lambda number: busy if number == 0 else None
+        assert run("--format", "ocsf-otlp", "--endpoint", endpoint)[0] == 0
+        assert received.sizes == [len(expected(place))]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ class Received:
     hang: threading.Event | None = None
     largest: int = 1 << 30
     """Bytes that a request over HTTP may have."""
+    trailers: tuple[tuple[str, bytes], ...] = ()
+    """What goes with a refusal over gRPC."""
     sizes: list[int] = field(default_factory=list)
     """How many records each request had that was taken."""
     arrived: threading.Event = field(default_factory=threading.Event)
@@ -67,6 +69,7 @@ class _Logs(rpc.LogsServiceServicer):
         self._received.headers.append(dict(context.invocation_metadata()))
         said = self._received.handle(request)
         if isinstance(said, grpc.StatusCode):
+            context.set_trailing_metadata(self._received.trailers)
             context.abort(said, "as the test says")
         return _response(said)
 

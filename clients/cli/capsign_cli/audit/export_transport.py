@@ -90,7 +90,7 @@ def _of_grpc(error: grpc.RpcError) -> Exception:
     """
     code, said = error.code(), f"{error.code().name}: {(error.details() or '')[:_MOST_SAID]}"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        details = (value for key, value in error.trailing_metadata() or () if key == _DETAILS)
+        details = [one.value for one in error.trailing_metadata() or () if one.key == _DETAILS]
         if any(isinstance(one, bytes) and _RETRY_INFO in one for one in details):
             return SinkBusyError(said)
         return SinkTooLargeError(said, certain=any(one in said for one in _TOO_LARGE_GRPC))
