@@ -16,7 +16,7 @@ from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
-from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 
 HEAVY_BYTES = 17 * 1024 * 1024
 """Bytes that the largest possible call takes, rounded up. A call that is larger than its socket's
@@ -52,44 +52,49 @@ BOTH_SIGNATURES = 2 * max(row.max_signature for row in ALGORITHMS.values())
 
 def weight(request: Any) -> int:
     """Bytes that a request and its answer will hold, estimated."""
-    if isinstance(request, Unparsed):
+    kind = type(request)
+    if kind is Unparsed:
         return CALL_BYTES
     content = int(request.ByteSize())
     weighed = CALL_BYTES + content
-    if isinstance(request, (agent_pb2.SignStreamRequest, agent_pb2.SignBatchRequest)):
-        weighed += sum(len(group.items) * _item(group) for group in request.groups)
-        as_it_is = any(_goes_as_it_is(group) for group in request.groups)
-    elif isinstance(request, agent_pb2.SignRequest):
-        weighed += _item(request)
-        as_it_is = _goes_as_it_is(request)
-    else:
-        as_it_is = isinstance(request, agent_pb2.VerifyRequest)
+    as_it_is = kind is agent_pb2.VerifyRequest
+    if kind in _GROUPS:
+        for group in request.groups:
+            each, goes_as_it_is = _item(group)
+            weighed += len(group.items) * each
+            as_it_is = as_it_is or goes_as_it_is
+    elif kind is agent_pb2.SignRequest:
+        each, as_it_is = _item(request)
+        weighed += each
     return weighed + (COPIES - 1) * content if as_it_is else weighed
 
 
-def _goes_as_it_is(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> bool:
-    row = ALGORITHMS.get(asked.algorithm)  # an open one may become any
-    return asked.open_algorithm or (row is not None and not row.takes_digest)
+_GROUPS = (agent_pb2.SignStreamRequest, agent_pb2.SignBatchRequest)
 
 
 def surplus(answer: Any) -> int:
     """Bytes that an answer holds beyond what its request let expect: a key may have many versions,
     each with an attestation.
     """
-    told = (
-        agent_pb2.GetPublicKeysResponse,
-        agent_pb2.GetJwksResponse,
-        agent_pb2.ListHandlesResponse,
-    )
-    return int(answer.ByteSize()) if isinstance(answer, told) else 0
+    return int(answer.ByteSize()) if type(answer) in _LARGE_ANSWERS else 0
 
 
-def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> int:
+_LARGE_ANSWERS = (
+    agent_pb2.GetPublicKeysResponse,
+    agent_pb2.GetJwksResponse,
+    agent_pb2.ListHandlesResponse,
+)
+
+
+def _item(asked: agent_pb2.SignGroup | agent_pb2.SignRequest) -> tuple[int, bool]:
+    """What an item takes beside its input, and whether its input goes upstream unchanged."""
     row = ALGORITHMS.get(asked.algorithm)  # bounds were not looked at yet
     signature = row.max_signature if row is not None else 0
-    if asked.open_algorithm:
-        signature = BOTH_SIGNATURES
-    return ITEM_BYTES + signature + (ATTESTATION_BYTES if asked.context.transcript else 0)
+    as_it_is = row is not None and row.upstream == algorithms_pb2.UPSTREAM_MESSAGE
+    if asked.open_algorithm:  # it may become any
+        signature, as_it_is = BOTH_SIGNATURES, True
+    attested = ATTESTATION_BYTES if asked.context.transcript else 0
+    return ITEM_BYTES + signature + attested, as_it_is
 
 
 class LargeCallSlot:

@@ -291,7 +291,9 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
 
 
 def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
-    items = sum(len(group.items) for group in groups)
+    items = 0
+    for group in groups:
+        items += len(group.items)
     if items > bounds.MAX_BATCH_ITEMS:
         sentence = f"The call has {items} items; at most {bounds.MAX_BATCH_ITEMS} are taken."
         raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, sentence, field="groups")
@@ -312,9 +314,8 @@ def _defect(error: Exception) -> FailureError:
 def _traceparent(context: Any) -> str:
     """The caller's W3C trace header, if it is well formed."""
     given = context.invocation_metadata() or ()
-    return trace_context.of_headers(
-        value for key, value in given if key == "traceparent" and isinstance(value, str)
-    )
+    found = [value for key, value in given if key == "traceparent" and isinstance(value, str)]
+    return trace_context.of_headers(found) if found else ""
 
 
 def _note(

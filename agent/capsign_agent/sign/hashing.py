@@ -5,7 +5,8 @@ ML-DSA.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.failures import FailureError
@@ -57,11 +58,16 @@ def hasher(row: AlgorithmRow) -> Callable[[bytes], bytes] | None:
     """The function from message to input; None for ML-DSA, which needs the public key
     (`mu_hasher`).
     """
-    if row.upstream == algorithms_pb2.UPSTREAM_MESSAGE:
-        return bytes
-    return {algorithms_pb2.UPSTREAM_SHA256: sha256, algorithms_pb2.UPSTREAM_SHA384: sha384}.get(
-        row.upstream
-    )
+    return _HASHERS.get(row.upstream)
+
+
+_HASHERS: Mapping[int, Callable[[bytes], bytes]] = MappingProxyType(
+    {
+        algorithms_pb2.UPSTREAM_MESSAGE: bytes,
+        algorithms_pb2.UPSTREAM_SHA256: sha256,
+        algorithms_pb2.UPSTREAM_SHA384: sha384,
+    }
+)
 
 
 def check_digest(row: AlgorithmRow, digest: bytes) -> None:

@@ -21,7 +21,7 @@ from capsign_agent.handles.held_handle import HeldHandle
 from capsign_agent.handles.unavailable import ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
-from capsign_agent.sign.answer_check import is_signed, longest_by_key
+from capsign_agent.sign.answer_check import longest_by_key, unsigned
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Answer, Call
 
@@ -70,7 +70,9 @@ class OutcomeRecorder:
         """Journal the intents of one socket. Raises FailureError JOURNAL_FULL, JOURNAL_SHARE_FULL;
         then nothing is written.
         """
-        count = sum(len(call.intents) for call in calls)
+        count = 0
+        for call in calls:
+            count += len(call.intents)
         self._journal.promise(count, socket)
         piece = records.Piece()
         for call in calls:
@@ -147,12 +149,10 @@ class OutcomeRecorder:
         longest = longest_by_key(answer.signed_by)
         allowed = {call.algorithm} if call.algorithm else call.held.rule.algorithms
         asked = [each.algorithm in allowed for each in answer.signed_by]
-        answer.all_signed = True
-        for at, item in enumerate(answer.items):
-            if is_signed(item, longest) and asked[item.signatures[0].key]:
-                continue
-            answer.all_signed = False
-            instead = self._instead(call, item)
+        bad = unsigned(answer.items, longest, asked)
+        answer.all_signed = not bad
+        for at in bad:
+            instead = self._instead(call, answer.items[at])
             if instead is not None:
                 answer.replace(at, types_pb2.SignedItem(failure=instead.to_item()))
 
@@ -205,7 +205,11 @@ def _by_socket(calls: Iterable[Call]) -> dict[str, list[Call]]:
     """Calls by the name of their socket, in order."""
     found: dict[str, list[Call]] = {}
     for call in calls:
-        found.setdefault(call.held.socket, []).append(call)
+        socket = call.held.socket
+        if socket in found:
+            found[socket].append(call)
+        else:
+            found[socket] = [call]
     return found
 
 

@@ -24,10 +24,14 @@ class Batch:
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls = calls
-        self.items = sum(len(call.intents) for call in calls)
+        self.items = 0
         self.groups: dict[tuple[str, int, bytes, str], list[Call]] = {}
         for call in calls:
-            self.groups.setdefault(call.key, []).append(call)
+            self.items += len(call.intents)
+            if call.key in self.groups:
+                self.groups[call.key].append(call)
+            else:
+                self.groups[call.key] = [call]
 
     def request(self, batch_id: int) -> signing_pb2.SignRequest:
         """The request. Tokens are read now, so that a handle that was renewed while its call waited
@@ -74,16 +78,17 @@ class Batch:
             raise ValueError("wrong number of groups")
         answers = []
         for calls, group in zip(self.groups.values(), response.groups, strict=True):
-            items = group.items
-            if len(items) != sum(len(call.intents) for call in calls):
-                raise ValueError("wrong number of items")
+            items, signed_by, at = group.items, group.signed_by, 0
             if len(calls) == 1:
-                answers.append((calls[0], Answer(group.signed_by, items, group)))
-                continue
-            at = 0
-            for call in calls:
-                answers.append((call, Answer(group.signed_by, items[at : at + len(call.intents)])))
-                at += len(call.intents)
+                at = len(calls[0].intents)
+                answers.append((calls[0], Answer(signed_by, items, group)))
+            else:
+                for call in calls:
+                    end = at + len(call.intents)
+                    answers.append((call, Answer(signed_by, items[at:end])))
+                    at = end
+            if len(items) != at:
+                raise ValueError("wrong number of items")
         return answers
 
 

@@ -90,7 +90,8 @@ class Call:
         self.traceparent = traceparent
         self.second_kid, self.seconds, self.digests = second
         self.key = (held.id, scope.algorithm, scope.suffix_bytes, expected_kid + self.second_kid)
-        self.cost = sum(map(len, inputs)) + ITEM_OVERHEAD * len(inputs)
+        self.cost = len(inputs[0]) if len(inputs) == 1 else sum(map(len, inputs))
+        self.cost += ITEM_OVERHEAD * len(inputs)
         if second is not NO_SECOND:
             self.cost += sum(map(len, self.seconds)) + 2 * ITEM_OVERHEAD * len(inputs)
         self.group_cost = len(held.token) + len(scope.suffix_bytes) + GROUP_OVERHEAD

@@ -107,9 +107,9 @@ class Coalescer:
         """Whether more than one socket has had calls in the last second, or has calls that wait.
         Pieces of calls and batches are small then.
         """
-        if len(self._waiting.owners) > 1:
-            return True
-        return self._shares.sockets > 1 and self._shares.crowded(time.monotonic())
+        if not self._shares.several:  # as in most pods, where it is asked for each call
+            return False
+        return len(self._waiting.owners) > 1 or self._shares.crowded(time.monotonic())
 
     @property
     def piece_items(self) -> int:
@@ -121,7 +121,8 @@ class Coalescer:
         `fail_all` was given; then it is not queued.
         """
         self._shares.called(call.held.socket, call.queued_at)
-        if not self._bound.fits(call, crowded=self.crowded):
+        crowded = self.crowded
+        if not self._bound.fits(call, crowded=crowded):
             raise FailureError(
                 failures_pb2.REASON_OVERLOADED, "The agent's queue is full.", retry_after_ms=50
             )
@@ -130,7 +131,7 @@ class Coalescer:
             raise refusal
         self._waiting.append(call)
         self._bound.add(call)
-        self._call_a_stream()
+        self._call_a_stream(crowded=crowded)
 
     @property
     def closed(self) -> bool:
@@ -165,11 +166,11 @@ class Coalescer:
             return True
         return False
 
-    def _call_a_stream(self) -> None:
+    def _call_a_stream(self, *, crowded: bool) -> None:
         """Wake an idle stream, at once or after a moment in which others may come. While several
         sockets sign nobody waits for company: the batch under way may be another socket's.
         """
-        if self._later is None or self.crowded:
+        if self._later is None or crowded:
             self._wake_one()
         elif not self._gathering.coming:
             wait_s = self._gathering.wait_s(self._bound.items)
@@ -188,10 +189,19 @@ class Coalescer:
         because its caches are warm.
         """
         if self._parked:
-            taker = min(reversed(self._parked), key=lambda one: one.load)
+            taker = self._least_busy()
             self._parked.remove(taker)
             self._gathering.woken(taker)
             taker.wake()
+
+    def _least_busy(self) -> Taker:
+        best, least = self._parked[-1], self._parked[-1].load
+        for one in reversed(self._parked):
+            if not least:
+                break
+            if one.load < least:
+                best, least = one, one.load
+        return best
 
     def park(self, taker: Taker) -> None:
         """This stream is idle; it is woken when a call comes."""
@@ -219,7 +229,8 @@ class Coalescer:
         if taker is not None:
             self._shares.has(taker, "")
             self._gathering.back(taker, now)
-        calls = self._crowded_calls(lost) if self.crowded else self._next_calls(lost)
+        crowded = self.crowded
+        calls = self._crowded_calls(lost) if crowded else self._next_calls(lost)
         if not calls:
             return None
         if taker is not None:
@@ -229,7 +240,7 @@ class Coalescer:
             self._timer.cancel()
             self._timer = None
         elif self._waiting and self._later is not None:
-            self._call_a_stream()
+            self._call_a_stream(crowded=crowded)
         return Batch(calls)
 
     def gone(self, taker: Taker) -> None:

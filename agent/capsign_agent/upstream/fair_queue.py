@@ -70,6 +70,10 @@ class FairQueue(Generic[T]):
 
     def peek(self, skip: Collection[Hashable] = ()) -> T | None:
         """The next item, leaving out these owners; None if no other owner has one."""
+        if not self._round:
+            return None
+        if len(self._round) == 1 and not skip:
+            return self._lines[self._round[0]][0]
         among = sum(owner not in skip for owner in self._round)
         if not among:
             return None

@@ -13,15 +13,14 @@ class StreamShares:
         self._last_call: dict[str, float] = {}
         self._has: dict[object, str] = {}
         """The socket whose batch each stream has; empty for none."""
-
-    @property
-    def sockets(self) -> int:
-        """How many sockets have ever had a call."""
-        return len(self._last_call)
+        self.several = False
+        """Whether more than one socket has ever had a call."""
 
     def called(self, socket: str, now: float) -> None:
         """A call came on this socket."""
         self._last_call[socket] = now
+        if not self.several and len(self._last_call) > 1:
+            self.several = True
 
     def crowded(self, now: float) -> bool:
         """Whether more than one socket has had a call within CROWDED_S."""

@@ -8,7 +8,9 @@ only the fields that are set and those that must be.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -136,13 +138,8 @@ def parse(
     return message
 
 
-def _malformed(text: str) -> _BoundError:
-    return _BoundError(failures_pb2.REASON_INPUT_MALFORMED, text)
-
-
-def _too_large(text: str) -> _BoundError:
-    return _BoundError(failures_pb2.REASON_INPUT_TOO_LARGE, text)
-
+_malformed = partial(_BoundError, failures_pb2.REASON_INPUT_MALFORMED)
+_too_large = partial(_BoundError, failures_pb2.REASON_INPUT_TOO_LARGE)
 
 _checkers: dict[str, Check] = {}
 
@@ -157,28 +154,40 @@ def _checker(descriptor: Any) -> Check:
 def _compile(descriptor: Any) -> Check:
     plain: list[tuple[str, Check]] = []
     """Fields that always have a value: name, and what to hold the value against."""
+    sized: list[tuple[str, _Length, int, int, Any, bool]] = []
+    """Those of them that have a length, and what it may be."""
     rules: list[Check] = []
     """What to hold the message against for the sake of each other field."""
+    choices: dict[str, dict[str, Check]] = {}
+    """Fields of which at most one is there, or that may be absent."""
     for field in descriptor.fields:
         bound = field.GetOptions().Extensions[bounds_pb2.bound]
         if field.is_repeated:
             rules.append(_repeated_rule(field, bound))
             continue
         single = _value_rule(field, bound)
-        if single is not None and (
-            field.message_type is not None or field.containing_oneof is not None
-        ):
-            rules.append(
-                _present_rule(
-                    field.name, single, required=bound.required and field.message_type is not None
-                )
-            )
+        if single is not None and field.message_type is not None:
+            rules.append(_present_rule(field.name, single, required=bound.required))
+        elif single is not None and field.containing_oneof is not None:
+            choices.setdefault(field.containing_oneof.name, {})[field.name] = single
+        elif isinstance(single, _Length):
+            sized.append((field.name, single, *astuple(single)[:4]))
         elif single is not None:
             plain.append((field.name, single))
+
+    rules += [_choice_rule(*choice) for choice in choices.items()]
 
     def run(message: Any) -> None:
         name = ""
         try:
+            # a call for each field would be most of the time, and nearly all are good
+            for name, length, least, most, matches, may_be_empty in sized:
+                value = getattr(message, name)
+                size = len(value)
+                if size == 0 and may_be_empty:
+                    continue
+                if not least <= size <= most or (matches is not None and not matches(value)):
+                    length(value)
             for name, single in plain:
                 single(getattr(message, name))
         except _BoundError as broken:
@@ -199,6 +208,21 @@ def _present_rule(name: str, single: Check, *, required: bool) -> Check:
             return
         try:
             single(getattr(message, name))
+        except _BoundError as broken:
+            raise broken.within(name) from None
+
+    return rule
+
+
+def _choice_rule(oneof: str, singles: Mapping[str, Check]) -> Check:
+    """Of these fields the one that is there."""
+
+    def rule(message: Any) -> None:
+        name = message.WhichOneof(oneof)
+        if name not in singles:
+            return
+        try:
+            singles[name](getattr(message, name))
         except _BoundError as broken:
             raise broken.within(name) from None
 
@@ -296,18 +320,31 @@ def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
         raise TypeError(f"{field.full_name} states no max_len")
     pattern, wording = _FORMATS[bound.format]
     matches = pattern.fullmatch if field.type == FieldDescriptor.TYPE_STRING else None
+    return _Length(least, most, matches, optional or least == 0, wording)
 
-    def rule(value: Any) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """What the length of a value may be, and what a string must match. Called with a value, it
+    raises if that breaks it.
+    """
+
+    least: int
+    most: int
+    matches: Callable[[str], object] | None
+    may_be_empty: bool
+    wording: str
+    """What it must match, in words."""
+
+    def __call__(self, value: Any) -> None:
         size = len(value)
-        if least <= size <= most and matches is None:
+        if size == 0 and self.may_be_empty:
             return
-        if size == 0 and (optional or least == 0):
-            return
-        if size > most:
-            raise _too_large(f"The field {{path}} is {size} bytes long; at most {most} are taken.")
-        if size < least:
-            raise _malformed(f"The field {{path}} is {size} bytes long; it needs {least}.")
-        if matches is not None and not matches(value):
-            raise _malformed(f"The field {{path}} must be {wording}.")
-
-    return rule
+        if size > self.most:
+            raise _too_large(
+                f"The field {{path}} is {size} bytes long; at most {self.most} are taken."
+            )
+        if size < self.least:
+            raise _malformed(f"The field {{path}} is {size} bytes long; it needs {self.least}.")
+        if self.matches is not None and not self.matches(value):
+            raise _malformed(f"The field {{path}} must be {self.wording}.")

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -117,13 +118,19 @@ class _Clock:
         )
 
 
+_NAMES: Mapping[int | None, str] = MappingProxyType(
+    {None: "OK", **{code.value[0]: code.name for code in grpc.StatusCode}}
+)
+"""Status codes by number; None: none was set."""
+
+
 def _status(context: Any, error: BaseException | None) -> str:
     """The name of the status code: the one that was set, or what gRPC makes of the exception."""
     code = context.code()
-    if isinstance(code, int):  # gRPC's aio context says it as a number, and 0 where nothing was set
-        code = next(one for one in grpc.StatusCode if one.value[0] == code)
-    if error is None or code not in {None, grpc.StatusCode.OK}:
-        return (code or grpc.StatusCode.OK).name
+    # gRPC's aio context says it as a number, and 0 where nothing was set
+    name = _NAMES[code if isinstance(code, int) or code is None else code.value[0]]
+    if error is None or name != "OK":
+        return name
     if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or not _active(context):
         remaining = context.time_remaining()
         late = remaining is not None and remaining <= 0
