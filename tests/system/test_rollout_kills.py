@@ -1,5 +1,6 @@
-"""An adapter is killed in the middle of `rollout start` and of taking a rollout back: what was
-begun has happened whole or not at all, and what is asked again goes on.
+"""An adapter is killed in the middle of `rollout start` and of taking a rollout back, whether a
+person or a trigger does: what was begun has happened whole or not at all, and what is asked again
+goes on. What a trigger decides nobody has to ask again.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_evidence.rollout_leaf import RolloutStep
 from capsign_wire.adapter.v1 import inventory_pb2, inventory_pb2_grpc, rollouts_pb2_grpc
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
-from capsign_wire.types.v1 import signing_pb2
+from capsign_wire.types.v1 import algorithms_pb2, signing_pb2
 from support.dev import Dev
 from support.fleet import KEY, TENANT, policy
 from support.key_calls import People, eventually
 from support.postgres import PostgresServer
-from support.rollout_crash_adapter import STARTING, TAKING_BACK
+from support.rollout_crash_adapter import ROLLING_BACK, STARTING, TAKING_BACK
 
 pytestmark = pytest.mark.system
 
@@ -96,8 +97,16 @@ class Lives:
         with pytest.raises(grpc.RpcError):
             getattr(self.operator.rollouts, method)(request, timeout=30)
         self.operator.channel.close()
-        assert self.process.wait(timeout=60) == -signal.SIGKILL
+        self.ended()
         self.begin(then)
+
+    def ended(self) -> None:
+        """See it killed, by itself."""
+        assert self.process.wait(timeout=60) == -signal.SIGKILL
+
+    def begin_unseen(self, step: str) -> None:
+        """Another one, which will be killed at that step, perhaps before it serves."""
+        self.process = self.dev.start_adapter(module=MODULE, CAPSIGN_TEST_CRASH=step)
 
 
 def whole(dev: Dev, operator: Operator) -> None:
@@ -107,16 +116,39 @@ def whole(dev: Dev, operator: Operator) -> None:
     assert operator.drift() == []
     row = operator.newest()
     if row is not None:
-        steps = [
-            entry.revision
-            for entry in dev.entries()
-            if isinstance(entry, RolloutStep) and entry.rollout == row.id
-        ]
-        assert steps == list(range(1, row.revision + 1))
+        assert logged(dev, row.id) == list(range(1, row.revision + 1))
+
+
+def logged(dev: Dev, rollout: bytes) -> list[int]:
+    """The revisions of that rollout that the log has a step for."""
+    return [
+        entry.revision
+        for entry in dev.entries()
+        if isinstance(entry, RolloutStep) and entry.rollout == rollout
+    ]
 
 
 def states(operator: Operator) -> dict[int, int]:
     return {one.version: one.state for one in operator.people.show().key.versions}
+
+
+def at_rest(dev: Dev, number: int) -> tuple[RolloutStage, int]:
+    """Of that rollout as the store has it, with nobody to ask: its stage, and the state of the
+    version that it leads to. Its history and the log have each of its revisions.
+    """
+    store = dev.opened_store()
+    try:
+        row = store.rollout(TENANT, KEY, number)
+        history = [step.revision for step in store.rollout_steps(row.id)]
+        (state,) = [
+            each.state
+            for each in store.key_versions()
+            if (each.key, each.version) == (KEY, row.after.version)
+        ]
+    finally:
+        store.close()
+    assert history == logged(dev, row.id) == list(range(1, row.revision + 1))
+    return row.stage, state
 
 
 def test_nothing_is_left_half(dev):
@@ -137,3 +169,33 @@ def test_nothing_is_left_half(dev):
         assert states(lives.operator)[1] == signing_pb2.KEY_STATE_ACTIVE
         assert (states(lives.operator)[2] == signing_pb2.KEY_STATE_DEACTIVATED) == aborted
         whole(dev, lives.operator)
+    rolled_back_by_a_trigger(dev, lives)
+
+
+def rolled_back_by_a_trigger(dev: Dev, lives: Lives) -> None:
+    """Nobody asks: each life finds the breach that is counted, and is killed a step further."""
+    operator = lives.operator.rollouts
+    begun = operator.StartRollout(pb.StartRolloutRequest(**NAMED), timeout=30).rollout
+    assert eventually(lambda: lives.operator.newest().stage == RolloutStage.CANARY)
+    lives.begin(ROLLING_BACK[0])
+    failed = pb.ReportVerificationsRequest(
+        **NAMED,
+        version=begun.after.version,
+        algorithm=algorithms_pb2.ALGORITHM_ES256,
+        failed=1000,
+    )
+    lives.operator.rollouts.ReportVerifications(failed, timeout=30)
+    lives.operator.channel.close()
+    for step, then in pairwise([*ROLLING_BACK, ""]):
+        lives.ended()
+        before = (RolloutStage.CANARY, signing_pb2.KEY_STATE_ACTIVE)
+        after = (RolloutStage.ROLLED_BACK, signing_pb2.KEY_STATE_DEACTIVATED)
+        assert at_rest(dev, begun.number) == (after if step == "moved" else before), step
+        if then:
+            lives.begin_unseen(then)
+    lives.begin("")
+    request = pb.GetRolloutRequest(**NAMED, number=begun.number)
+    last = lives.operator.rollouts.GetRollout(request, timeout=30).steps[-1]
+    assert (last.act, last.actor, last.after.verify_failed) == ("rolled-back", "", 1000)
+    assert states(lives.operator)[1] == signing_pb2.KEY_STATE_ACTIVE
+    whole(dev, lives.operator)

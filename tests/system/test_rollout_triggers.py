@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import capsign
+import psutil
 import pytest
 from capsign_adapter.model.lifecycle import RolloutPace, RolloutStage
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
@@ -100,6 +101,14 @@ def sign(fleet: Fleet, count: int, timeout: float = 20.0) -> list[Answer]:
         return [each for some in pool.map(one, fleet.sockets.values()) for each in some]
 
 
+def sign_up_to(fleet: Fleet, total: int) -> None:
+    """At the first agent, until so many signatures with what is new are made."""
+    missing = total - fleet.get().rollout.new_side.signed
+    with capsign.Signer(fleet.sockets[WORKLOADS[0]]) as signer:
+        answers = signer.sign_many([b"m"] * missing, algorithm="ES256", **WISH)
+    assert {type(answer) for answer in answers} == {capsign.Signature}
+
+
 def rolled_back(fleet: Fleet) -> pb.RolloutStep:
     """The step that took it back, which waits for no report after those that decide it."""
     fleet.until(lambda now: now.stage == RolloutStage.ROLLED_BACK)
@@ -179,14 +188,28 @@ def test_refusals_below_the_minimum_at_the_bound_and_above(fleet):
     assert rolled_back(fleet).after.refused == 11
 
 
-def test_calls_without_an_answer(fleet):
-    begun(fleet)
-    with ExitStack() as all_stopped:
+def without_an_answer(fleet: Fleet, count: int) -> None:
+    """So many calls at each agent that no adapter answers: none of them lives to do it."""
+    with suppress(psutil.NoSuchProcess), ExitStack() as all_stopped:
         for replica in fleet.replicas:
             all_stopped.enter_context(stopped(replica))
-        sign(fleet, CALLS, timeout=1.5)
-    sign(fleet, CALLS)
-    assert rolled_back(fleet).after.unanswered > 0
+        sign(fleet, count, timeout=1.5)
+        for number in range(len(fleet.replicas)):
+            fleet.kill(number)
+    for number in range(len(fleet.replicas)):
+        fleet.start_again(number)
+
+
+def test_calls_without_an_answer_below_the_minimum_at_the_bound_and_above(fleet):
+    begun(fleet)
+    without_an_answer(fleet, 3)
+    row = counted(fleet, lambda side: side.unanswered, 9)
+    assert row.stage == RolloutStage.CANARY, "so few say nothing"
+    sign_up_to(fleet, 81)
+    row = counted(fleet, lambda side: side.signed, 81)
+    assert (row.stage, row.new_side.unanswered) == (RolloutStage.CANARY, 9), "a tenth is allowed"
+    without_an_answer(fleet, 5)
+    assert rolled_back(fleet).after.unanswered > 9
 
 
 def test_a_pause_outlives_every_replica_and_what_is_paused_is_still_taken_back(fleet):
@@ -207,15 +230,22 @@ def test_a_pause_outlives_every_replica_and_what_is_paused_is_still_taken_back(f
     assert rolled_back(fleet).after.verify_failed >= 40
 
 
-def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet):
-    """Both ways, in all replicas. Agents keep the right time, and take no handles of a clock that
-    is an hour off.
+@pytest.fixture(scope="module")
+def clock(fleet):
+    """By how many milliseconds all replicas are off, a file. Agents keep the right time, and take
+    no handles of a clock that is an hour off.
     """
-    clock = fleet.dev.directory / "clock"
-    clock.write_text("0")
+    file = fleet.dev.directory / "clock"
+    file.write_text("0")
     for number, replica in enumerate(fleet.replicas):
         fleet.dev.end(replica)
-        fleet.start_again(number, module="support.skewed_adapter", CAPSIGN_TEST_CLOCK=str(clock))
+        fleet.start_again(number, module="support.skewed_adapter", CAPSIGN_TEST_CLOCK=str(file))
+    yield file
+    file.write_text("0")
+
+
+def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet, clock):
+    """Both ways, in all replicas."""
     row = begun(fleet)
     clock.write_text("-60000")
     report(fleet, row.after.version, 18, 2)
@@ -227,3 +257,52 @@ def test_a_clock_that_steps_skips_no_step_and_hides_no_failure(fleet):
     report(fleet, row.after.version, 0, 10)
     assert rolled_back(fleet).after.verify_failed > 6
     clock.write_text("0")
+
+
+def healthy(fleet: Fleet, row: pb.Rollout) -> None:
+    """Enough samples of its step that all is well."""
+    sign(fleet, CALLS)
+    report(fleet, row.after.version, 20, 0)
+    fleet.until(lambda now: now.new_side.signed >= 45 and verifications(now.new_side) >= 60)
+
+
+def looked(fleet: Fleet) -> pb.Rollout:
+    """Where it is after two looks from now on."""
+    for _ in range(2):
+        before = fleet.get().rollout.through_leaf
+        report(fleet, fleet.get().rollout.after.version, 1, 0)
+        row = fleet.until(lambda now, seen=before: now.through_leaf > seen)
+    return row
+
+
+def test_a_clock_that_steps_back_and_forth_over_an_end_takes_each_step_once(fleet, clock):
+    """A step ends when its time is over by the clock, and the next one lasts as long as it is to
+    from there: a clock that is put back, and comes again to where it was, ends no further one.
+    """
+    row = begun(fleet)
+    healthy(fleet, row)
+    clock.write_text("500000")
+    assert looked(fleet).stage == RolloutStage.CANARY
+    clock.write_text("660000")
+    row = fleet.until(lambda now: now.stage == RolloutStage.PROMOTE)
+    healthy(fleet, row)
+    for off in ("0", "660000", "-60000", "1200000", "0"):
+        clock.write_text(off)
+        assert looked(fleet).stage == RolloutStage.PROMOTE, off
+    clock.write_text("1320000")
+    fleet.until(lambda now: now.stage == RolloutStage.RETIRE)
+    clock.write_text("0")
+    assert fleet.get().rollout.remaining_ms == 600_000
+    clock.write_text("1980000")
+    while fleet.get().rollout.stage == RolloutStage.RETIRE:
+        threading.Event().wait(0.1)
+    steps = fleet.get().steps
+    assert [step.act for step in steps] == [
+        "started",
+        "propagates",
+        "canary",
+        "promoted",
+        "retires",
+        "done",
+    ]
+    assert [step.epoch for step in steps] == sorted({step.epoch for step in steps})
