@@ -73,7 +73,7 @@ class Replica:
         public = CONNECTIONS if listen.public_address else 0
         demand_memory(memory, listen.streams, listen.message_bytes, public)
         limits = connections(raise_descriptors(), config.listen.streams)
-        read_cold_files(config, store)
+        read_cold_files(config, store, metrics)
         in_force = policy_in_force.read(store, InForce(0, policy))
         _reconcile(token, store, in_force.policy, metrics)
         # Not before: a store with anything in it is not given the keys of a new deployment.
@@ -128,6 +128,7 @@ class Replica:
             *self.witnesses.tickers(),
             *self.reconciliation.tickers(),
         ]
+        periodic.tell_overdue(self._tickers, metrics)
 
     @property
     def verifier_key(self) -> str:

@@ -209,6 +209,20 @@ def test_files_that_are_another_logs_keep_the_store_as_it_is(rig):
     assert len(rig.store.entries(0, size)) == size
 
 
+def test_a_disk_that_takes_nothing_is_told_and_tried_again(rig):
+    rig.directory.mkdir()
+    in_the_way = rig.directory / "tile"
+    in_the_way.write_bytes(b"no room")
+    size, retention = rig.store.control().tree_size, rig.retention()
+    with pytest.raises(FailureError) as failed:
+        retention.step()
+    assert failed.value.reason == reasons.REASON_COLD_FILES_MISSING
+    assert (rig.store.moved_leaves(), len(rig.store.entries(0, size))) == (0, size)
+    in_the_way.unlink()
+    moved_all(retention)
+    assert rig.store.moved_leaves() == size // 256 * 256
+
+
 def test_a_directory_that_is_not_there_is_told(rig):
     retention = rig.retention()
     retention.step()

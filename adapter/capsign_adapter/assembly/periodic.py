@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from capsign_wire.telemetry import Metrics
 
@@ -113,6 +114,17 @@ def health_check_tickers(
         ),
         Ticker("look.health", 1.0, health.refresh),
     ]
+
+
+def tell_overdue(all_tickers: Sequence[Ticker], metrics: Metrics) -> None:
+    """Registers the metric of tasks that are not done. What a witness answers has its own."""
+    for each in all_tickers:
+        if not each.name.startswith("witness."):
+            metrics.gauge("capsign.ticker.overdue", _overdue(each), each.name)
+
+
+def _overdue(ticker: Ticker) -> Callable[[], float]:
+    return lambda: ticker.overdue_s(time.monotonic())
 
 
 def store_growth(config: Config, state: State, metrics: Metrics) -> Ticker:

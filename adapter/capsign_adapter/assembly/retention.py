@@ -13,6 +13,7 @@ from capsign_adapter.config import Config
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.retention import Retention, demand_files
 from capsign_adapter.sign.tickers import BESIDE_SIGNERS, Ticker
+from capsign_adapter.store.cold_reads import ColdReads
 from capsign_adapter.store.interfaces.whole import Store
 
 EVERY_S = 10.0
@@ -21,9 +22,9 @@ EVERY_S = 10.0
 DAY_MS = 24 * 3_600_000
 
 
-def read_cold_files(config: Config, store: Store) -> None:
+def read_cold_files(config: Config, store: Store, metrics: Metrics) -> None:
     """The store reads what was moved; before anything reads the log. Raises SettingsError if leaves
-    were moved and no directory is named, or their files are not there.
+    were moved and no directory is named, or their files are not there, or do not answer in time.
     """
     settings = config.log.retention
     if settings is None:
@@ -35,19 +36,21 @@ def read_cold_files(config: Config, store: Store) -> None:
                 key="log.retention.directory",
             )
         return
-    if not settings.directory.parent.is_dir():
-        raise SettingsError(
-            f"There is no directory {settings.directory.parent} to make "
-            f"{settings.directory.name} in. Make it, or mount its volume.",
-            key="log.retention.directory",
-        )
+    directory = settings.directory
+    reads = ColdReads(count=metrics.counter("capsign.log.cold.reads").add)
     try:
-        demand_files(store, settings.directory)
+        if not reads.run(directory.parent.is_dir):
+            raise SettingsError(
+                f"There is no directory {directory.parent} to make {directory.name} in. Make it, "
+                f"or mount its volume.",
+                key="log.retention.directory",
+            )
+        reads.run(lambda: demand_files(store, directory))
     except FailureError as error:
         raise SettingsError(
             f"{error.detail} {error.row.advice}", key="log.retention.directory"
         ) from None
-    store.use_cold_files(settings.directory)
+    store.use_cold_files(directory, reads)
 
 
 def retention_ticker(

@@ -4,6 +4,7 @@ old intents, sweep caches.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,11 +29,15 @@ MORE_SECONDS = 0.05
 BESIDE_SIGNERS = 0.05
 """Part of a core that work which can wait may take while it has more to do."""
 
+STOP_SECONDS = 5.0
+"""How long a call of an action may still take when its ticker is stopped."""
+
 
 class Ticker:
     """Calls `action` at once and then every `every_seconds`, on a thread of its own.
 
-    A failure is logged (the first of several in a row) and the action is called again. If it
+    A failure is logged (the first of several in a row) and the action is called again; `overdue_s`
+    tells for how long that goes on. If the action
     returns True, there is more to do, and it is called again after MORE_SECONDS, or later if it
     would take more of a core than `share` allows.
     """
@@ -55,6 +60,7 @@ class Ticker:
         self._first_after = first_after_s
         self._every = every_seconds
         self._action = action
+        self._done_s = math.inf
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self.run, args=(self._stop.wait,), name=name, daemon=True
@@ -63,22 +69,34 @@ class Ticker:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Returns once the thread has ended, after the present call of the action."""
+    def stop(self, within_s: float = STOP_SECONDS) -> None:
+        """Returns once the thread has ended, after the present call of the action; if that takes
+        longer than `within_s`, it hangs, and is left to end with the process.
+        """
         self._stop.set()
-        self._thread.join()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            logs.error("ticker.hangs", ticker=self.name)
+
+    def overdue_s(self, now_s: float) -> float:
+        """Returns for how many seconds of `time.monotonic` the action should have been done and was
+        not, because it fails or hangs.
+        """
+        return max(0.0, now_s - self._done_s - self._every)
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Run in this thread until `wait`, which gets the seconds to wait, returns True."""
         failing = False
         if self._first_after and wait(self._first_after):
             return
+        self._done_s = time.monotonic()
         while True:
             more: bool | None = False
             before = self._cpu_s()
             try:
                 more = self._action()
                 failing = False
+                self._done_s = time.monotonic()
             except Exception as error:
                 # A store that fails must not end the ticker that would see it recover.
                 if not failing:

@@ -12,24 +12,29 @@ from capsign_evidence.archive.tile_directory import DirectoryArchive
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.store.cold_reads import ColdReads
+
 
 class ColdFiles:
-    """Every method raises FailureError COLD_FILES_MISSING. Safe for any thread."""
+    """Every method raises FailureError COLD_FILES_MISSING, where they do not answer in time too.
+    Safe for any thread.
+    """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, reads: ColdReads | None = None) -> None:
         self._directory = directory
+        self._reads = reads or ColdReads()
 
     def entries(self, size: int, first: int, count: int) -> list[bytes]:
         """Entries from leaf `first`, of `size` that were moved."""
         try:
-            return list(self._archive(size).entries(first, count))
+            return self._reads.run(lambda: list(self._archive(size).entries(first, count)))
         except ArchiveError as error:
             raise _missing(error) from None
 
     def hashes(self, size: int, first: int, count: int) -> list[bytes]:
         """Their leaf hashes."""
         try:
-            found = self._archive(size).hashes(0, first, count)
+            found = self._reads.run(lambda: self._archive(size).hashes(0, first, count))
         except ArchiveError as error:
             raise _missing(error) from None
         if len(found) < min(count, size - first):
@@ -42,9 +47,13 @@ class ColdFiles:
         """The agents' batches among these leaves, `limit` at most; of one workload, unless it is
         empty.
         """
-        try:
+
+        def read() -> list[tuple[int, str, bytes]]:
             every = self._archive(size).batches(first_leaf, end_leaf - first_leaf)
             return list(islice((one for one in every if workload in {"", one[1]}), limit))
+
+        try:
+            return self._reads.run(read)
         except ArchiveError as error:
             raise _missing(error) from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from capsign_adapter.store import audit, cold, log
 from capsign_adapter.store.cold_files import ColdFiles
+from capsign_adapter.store.cold_reads import ColdReads
 from capsign_adapter.store.engine import Connection, Engine
 from capsign_adapter.store.transaction import Reader
 
@@ -21,8 +22,8 @@ class RelationalEvidence(Engine[Connection]):
         super().__init__(dialect, place)
         self._cold = ColdFiles(None)
 
-    def use_cold_files(self, directory: Path) -> None:
-        self._cold = ColdFiles(directory)
+    def use_cold_files(self, directory: Path, reads: ColdReads | None = None) -> None:
+        self._cold = ColdFiles(directory, reads)
 
     def moved_leaves(self) -> int:
         return self.read(cold.moved)

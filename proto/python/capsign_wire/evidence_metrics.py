@@ -8,6 +8,34 @@ _KINDS = {"kind": frozenset({"signed", "refused", "never", "reported"})}
 _WITNESS = {
     "outcome": frozenset({"cosigned", "overtaken", "refused", "inconsistent", "unavailable"})
 }
+_COLD_READS = {"result": frozenset({"done", "late", "refused"})}
+_TICKERS = {
+    "ticker": frozenset(
+        {
+            "approvals",
+            "authority",
+            "barrier",
+            "bundle",
+            "checkpoint",
+            "collect",
+            "custody",
+            "drift",
+            "epoch",
+            "growth",
+            "look.health",
+            "look.store",
+            "look.token",
+            "memory",
+            "policy",
+            "reconcile",
+            "reconcile-lag",
+            "retention",
+            "rollouts",
+            "summaries",
+            "sweep",
+        }
+    )
+}
 
 ROWS = (
     Instrument(
@@ -53,6 +81,27 @@ ROWS = (
         "s",
         "How long there have been leaves that no checkpoint with enough cosignatures covers.",
         {},
+    ),
+    Instrument(
+        "capsign.log.cold",
+        Kind.GAUGE,
+        "{leaf}",
+        "Leaves of the log that were moved to cold files.",
+        {},
+    ),
+    Instrument(
+        "capsign.log.cold.reads",
+        Kind.COUNTER,
+        "{read}",
+        "Reads of leaves in cold files, by what came of them.",
+        _COLD_READS,
+    ),
+    Instrument(
+        "capsign.ticker.overdue",
+        Kind.GAUGE,
+        "s",
+        "For how long a periodic task of this replica has not been done: it fails, or hangs.",
+        _TICKERS,
     ),
 )
 """Part of `metric_catalogue`."""

@@ -284,13 +284,6 @@ _ROWS = (
         {},
     ),
     Instrument(
-        "capsign.log.cold",
-        Kind.GAUGE,
-        "{leaf}",
-        "Leaves of the log that were moved to cold files.",
-        {},
-    ),
-    Instrument(
         "capsign.rollouts",
         Kind.GAUGE,
         "{rollout}",

@@ -4,19 +4,23 @@ as before, and does not start without them.
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 
 import pytest
 from capsign_adapter.config import Listen, LogConfig
 from capsign_adapter.log_config import Retention
+from capsign_adapter.sign import retention as moving
+from capsign_adapter.store.cold_reads import ColdReads
 from capsign_evidence.archive import open_archive
 from capsign_evidence.merkle import leaf_hash
 from capsign_evidence.note import VerifierKey
 from capsign_evidence.receipt import verify_receipt
-from capsign_evidence.tiles import open_bundle
+from capsign_evidence.tiles import TileName, open_bundle
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
+from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from support.adapter_rig import AUDITOR, AdapterRig
 from support.replica import RunningReplica
@@ -66,6 +70,49 @@ def test_a_replica_moves_leaves_and_answers_for_them(tmp_path):
     shutil.rmtree(tmp_path / "cold")
     with pytest.raises(SettingsError, match="are not in"):
         started(tmp_path, rig.beside(), cold)
+
+
+def test_a_volume_that_hangs_keeps_nobody_from_signing(tmp_path):
+    """The read of a file whose other end nobody opens does what one of a hung network volume
+    does. Twice as many ask as there are places for calls.
+    """
+    rig = AdapterRig(tmp_path / "store")
+    rig.store.append([b"entry %d" % number for number in range(300)], 1)
+    first, shown = rig.entries()[:1], rig.checkpoints.current(1)
+    cold = tmp_path / "cold"
+    moving.Retention(rig.store, cold, 1, lambda: shown, lambda: bytes(32), lambda: 10).step()
+    replica = started(tmp_path, rig, Retention(directory=cold, after_days=1))
+    file = cold / TileName(0, 0).entries_path
+    try:
+        entries = file.read_bytes()
+        rig.store.use_cold_files(cold, ColdReads(deadline_s=0.5))
+        file.unlink()
+        os.mkfifo(file)
+        with replica.as_(AUDITOR) as channel:
+            stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
+            asked = [
+                stub.GetEntries.future(pb.GetEntriesRequest(index=0), timeout=30) for _ in range(32)
+            ]
+            (item,) = rig.sign(b"meanwhile")
+            assert item.signatures
+            told = {FailureError.from_rpc(each.exception()).row.name for each in asked}
+            assert told <= {"COLD_FILES_MISSING", "OVERLOADED"}
+            assert "COLD_FILES_MISSING" in told
+            with pytest.raises(FailureError, match="hang"):
+                rig.store.entries(0, 1)
+            os.close(os.open(file, os.O_WRONLY))
+            file.unlink()
+            file.write_bytes(entries)
+            assert _eventually(lambda: _entries(rig) == first)
+    finally:
+        replica.stop()
+
+
+def _entries(rig: AdapterRig) -> list[bytes]:
+    try:
+        return rig.store.entries(0, 1)
+    except FailureError:
+        return []
 
 
 def test_a_directory_whose_volume_is_not_there_is_told(tmp_path):

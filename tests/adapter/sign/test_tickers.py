@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -147,3 +148,35 @@ def test_however_long_it_took_it_is_called_at_its_time():
     used = iter([0.0, 100.0])
     ticker = Ticker("test", 60, lambda: True, share=0.05, cpu_s=lambda: next(used))
     assert run_through(ticker, 1) == [60]
+
+
+def test_a_task_that_fails_is_overdue_until_it_is_done():
+    """A full disk of cold files was one line of the log, once."""
+    answers: list[bool] = [False, False]
+
+    def action() -> None:
+        if not answers.pop():
+            raise OSError
+
+    ticker = Ticker("test", 60, action)
+    assert ticker.overdue_s(time.monotonic() + DAY_S) == 0, "it was never started"
+    run_through(ticker, 2)
+    assert ticker.overdue_s(time.monotonic() + 100) > 0
+    answers.append(True)
+    run_through(ticker, 1)
+    assert ticker.overdue_s(time.monotonic() + 50) == 0
+
+
+def test_a_task_that_hangs_is_overdue_and_keeps_no_replica_from_ending():
+    begun, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        over.wait(60)
+
+    ticker = Ticker("test", 60, hang)
+    ticker.start()
+    assert begun.wait(10)
+    assert ticker.overdue_s(time.monotonic() + 100) > 0
+    ticker.stop(within_s=0.01)
+    over.set()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from capsign_adapter.store.cold_reads import ColdReads
+
 
 class ColdLeaves(Protocol):
     """Whole tiles, from the first on, are in a directory that all replicas see. `hashes`, `entries`
     and `audit_batches` read them from there as if they were in the store.
     """
 
-    def use_cold_files(self, directory: Path) -> None:
-        """Read what was moved from here."""
+    def use_cold_files(self, directory: Path, reads: ColdReads | None = None) -> None:
+        """Read what was moved from here, by these threads; None: by some of its own."""
 
     def moved_leaves(self) -> int:
         """How many leaves, from the first on, are in cold files."""
