@@ -72,6 +72,10 @@ class Cosigned:
 
     head: TreeHead
     witnesses: Mapping[str, int]
+    quorum_s: int
+    """When it had been cosigned as late as a whole quorum says, seconds since 1970; 0 if the policy
+    demands none.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class TlogPolicy:
         head = _head_of(signed, demanded)
         times = self.cosigners(signed)
         self.demand_quorum(times)
-        return Cosigned(head, times)
+        return Cosigned(head, times, self.quorum_s(times))
 
     def cosigners(self, note: Note) -> dict[str, int]:
         """The witnesses that cosigned, by name in the policy, each with the latest time it states.
@@ -118,6 +122,18 @@ class TlogPolicy:
         """Raise QuorumError unless these witnesses are enough."""
         if not self._witnessed(self.quorum, witnesses):
             raise QuorumError(self.quorum, self._below(self.quorum) - set(witnesses))
+
+    def quorum_s(self, times: Mapping[str, int]) -> int:
+        """Returns the latest time, seconds since 1970, at or after which a quorum of these
+        witnesses cosigned; 0 if none did or none is demanded. One witness more that states any time
+        at all makes it no later than an honest one of the quorum says.
+        """
+        if self.quorum == NONE:
+            return 0
+        for least in sorted(set(times.values()), reverse=True):
+            if self._witnessed(self.quorum, {name for name, at in times.items() if at >= least}):
+                return least
+        return 0
 
     def _witnessed(self, name: str, witnesses: Collection[str]) -> bool:
         if name == NONE:

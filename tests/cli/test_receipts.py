@@ -168,6 +168,27 @@ def test_a_witness_that_the_policy_demands_is_missing(case, tmp_path):
     assert (code, told["error"]["reason"]) == (2, "POLICY_MALFORMED")
 
 
+def test_one_witness_that_is_ahead_makes_no_receipt_younger(case, tmp_path, monkeypatch):
+    checkpoint, lines, known = case.signed.checkpoint(), [], []
+    for name, when_s in (("a", NOW_MS // 1000), ("b", NOW_MS // 1000 + 90)):
+        private = Ed25519PrivateKey.from_private_bytes(name.encode() * 32)
+        public = private.public_key().public_bytes_raw()
+        witness = CosignerKey(f"{name}.test", COSIGNATURE_ED25519, public)
+        known.append(f"witness {name} {witness.text()}\n")
+        lines.append(cosign(parse_note(checkpoint).text, witness, when_s, private.sign))
+    data = case.signed.data(receipt=case.signed.receipt(add_lines(checkpoint, lines)).decode())
+    monkeypatch.setattr("time.time", lambda: NOW_MS / 1000 + 100)
+    policy = tmp_path / "policy"
+    old = ("--key", case.key, "--policy", policy, "--max-age", "50")
+    for quorum, reason in (("any", None), ("all", "RECEIPT_TOO_OLD")):
+        policy.write_text(
+            f"log {case.signed.verifier_key.text()}\n{''.join(known)}"
+            f"group g {quorum} a b\nquorum g\n"
+        )
+        code, told = case.run(*old, log_key="", data=data)
+        assert (code, told.get("error", {}).get("reason")) == (1 if reason else 0, reason)
+
+
 def test_what_is_demanded_of_a_bundle_must_be_there(case):
     """A demand for a second algorithm was taken and not looked at."""
     assert case.run("--key", case.key, "--require", "ES256")[0] == 0

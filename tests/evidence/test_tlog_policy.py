@@ -157,3 +157,21 @@ def test_thirty_two_of_each_are_read_as_the_specification_recommends():
     text += "".join(f"witness {key.name} {key.text()}\n" for key in keys)
     text += "".join(f"group g{number} all w{number}\n" for number in range(32))
     assert len(parse_policy(f"{text}quorum g31\n".encode()).groups) == 32
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9)))
+def test_when_it_was_cosigned_is_what_a_whole_quorum_says(times):
+    """One witness whose clock was ahead made every old receipt a new one."""
+    policy = parse_policy(NESTED.encode())
+    of_x, of_y = (
+        sorted((at for name, at in times.items() if name[0] == group), reverse=True)
+        for group in "XY"
+    )
+    enough = len(of_x) >= 2 and bool(of_y)
+    assert policy.quorum_s(times) == (min(of_x[1], of_y[0]) if enough else 0)
+
+
+def test_where_no_quorum_is_demanded_no_witness_says_when():
+    policy = parse_policy(f"{HEAD}quorum none\n".encode())
+    assert policy.quorum_s({"X1": 100}) == 0
+    assert policy.open(_cosigned("X1")).quorum_s == 0

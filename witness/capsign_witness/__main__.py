@@ -52,6 +52,8 @@ def _serve(given: argparse.Namespace) -> None:
     prefix = given.prefix.rstrip("/")
     if prefix and not prefix.startswith("/"):
         raise WitnessError("The prefix of the paths begins with a slash.")
+    if given.of_one_address < 1:
+        raise WitnessError("One address has at least one connection.")
     own = keys.load(given.dir)
     known = known_logs(given.logs.read_bytes())
     address = addresses.listener(given.listen)
@@ -63,7 +65,8 @@ def _serve(given: argparse.Namespace) -> None:
     state = State(given.dir)
     try:
         witness = Witness(own, state, known, lambda: int(time.time()))
-        asyncio.run(serve.run(witness, address, prefix, context))
+        bounds = serve.Bounds(of_one_address=given.of_one_address)
+        asyncio.run(serve.run(serve.Front(witness, prefix, bounds), address, context, bounds))
     finally:
         state.close()
 
@@ -92,6 +95,14 @@ def _serve_options(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--listen", default="127.0.0.1:7380", help="host:port")
     one.add_argument("--prefix", default="", help="what stands before the paths, if anything")
+    one.add_argument(
+        "--of-one-address",
+        type=int,
+        metavar="CONNECTIONS",
+        default=serve.USUAL.of_one_address,
+        help=f"most connections of one address (%(default)s of {serve.USUAL.connections}); behind "
+        "a proxy, which has them all, as many as it opens",
+    )
     one.add_argument("--certificate", type=Path, help="PEM; with it the witness serves HTTPS")
     one.add_argument("--private-key", type=Path, help="PEM of its key, if in another file")
 

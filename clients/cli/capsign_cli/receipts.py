@@ -83,8 +83,8 @@ def receipt_options(command: Command) -> Command:
             click.option(
                 "--max-age",
                 type=click.FloatRange(1),
-                help="With --receipt: refuse one that is older, seconds: by the last cosignature, "
-                "or else by what the log says.",
+                help="With --receipt: refuse one that is older, seconds: by the latest time that a "
+                "quorum of the policy's witnesses states, or else by what the log says.",
             ),
         )
     ):
@@ -126,8 +126,8 @@ class _Checkpoints:
         self._trust = trust
         self.witnesses: tuple[str, ...] = ()
         self.cosigned_s = 0
-        """When the last witness cosigned, seconds since 1970; 0: none did, or no policy was
-        given.
+        """When it was cosigned by the word of a whole quorum, seconds since 1970; 0: no quorum is
+        demanded, or no policy was given.
         """
         if trust.log_key is None and trust.policy is None:
             raise CliError(
@@ -171,7 +171,7 @@ class _Checkpoints:
             advice = "Ask the signer for a receipt again, once the witnesses have cosigned."
             raise CliError(REFUSED, "WITNESS_MISSING", text, advice) from None
         self.witnesses = tuple(sorted(opened.witnesses))
-        self.cosigned_s = max(opened.witnesses.values(), default=0)
+        self.cosigned_s = opened.quorum_s
         return opened.head
 
 
