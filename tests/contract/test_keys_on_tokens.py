@@ -22,7 +22,7 @@ from capsign_adapter.keys.keyring import CacheSettings, Keyring
 from capsign_adapter.keys.mint_key import mint_seed
 from capsign_adapter.keys.result_seal import SealBrokenError
 from capsign_adapter.model.erasures import Erasure
-from capsign_adapter.token.interface import KeyMissingError
+from capsign_adapter.token.interface import KeyMissingError, TokenUnavailableError
 from capsign_adapter.token.open import open_token
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.failures import FailureError
@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from support import tokens
 from support.fake_token import FakeToken
+from support.interposed import Interposed
 
 DERIVABLE = tuple(row.number for row in ALGORITHMS.values() if row.derivable)
 CONTEXT = Context(
@@ -112,6 +113,32 @@ def test_an_erased_pepper_is_used_by_nobody_any_more(life):
     with pytest.raises(SealBrokenError):
         keys.for_tenant("leaver").results.open(kept, b"")
     token.destroy(label)
+
+
+def test_one_tenant_whose_pepper_stays_keeps_no_other_from_being_forgotten(life):
+    token, _ = life
+    tenants = ["first", "stuck", "third"]
+    for tenant in tenants:
+        provision.make_pepper(token, tenant)
+    rows, found = ErasureRows(), []
+    author = Author("spiffe://capsign.test/adapter/custody", bytes(32))
+
+    def destroy(label: str) -> None:
+        if label == labels.pepper("stuck"):
+            raise TokenUnavailableError("the token does not answer")
+        token.destroy(label)
+
+    stuck = Interposed(token)
+    stuck.instead(destroy=destroy)
+    clearing = PepperClearing(stuck, rows, lambda: author, lambda: 1, found.append)
+    with pytest.raises(TokenUnavailableError):
+        clearing.look([Erasure(tenant, 7, 1) for tenant in tenants])
+    left = [tenant for tenant in tenants if labels.pepper(tenant) in token.labels()]
+    assert (left, len(rows.proofs)) == (["stuck"], 2)
+    clearing = PepperClearing(token, rows, lambda: author, lambda: 1, found.append)
+    clearing.look([Erasure(tenant, 7, 1) for tenant in tenants])
+    assert labels.pepper("stuck") not in token.labels()
+    assert found == []
 
 
 def signers(token, row, numbers):

@@ -3,8 +3,10 @@ and it does not go on from an older copy of its store.
 """
 
 import shutil
+import socket
 import threading
 
+import grpc
 import pytest
 from capsign_adapter.log_config import LogConfig, Witnesses
 from capsign_adapter.store.open import open_store
@@ -17,6 +19,7 @@ from capsign_wire.settings import SettingsError
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.adapter_rig import APP, AdapterRig
 from support.replica import RunningReplica
+from support.signed_at import Asking
 from support.witnesses import GoWitness, OurWitness, build_go
 
 pytestmark = pytest.mark.system
@@ -123,3 +126,31 @@ def test_a_policy_that_cannot_be_met_stops_the_start(tmp_path, lines, said):
     log = LogConfig(origin=ORIGIN, witnesses=Witnesses(policy=policy))
     with pytest.raises(SettingsError, match=said):
         RunningReplica(tmp_path, AdapterRig(tmp_path / "store"), log=log)
+
+
+def test_a_witness_that_hangs_keeps_nobody_from_signing(tmp_path):
+    """It takes the connection and says nothing. What is new has no receipt meanwhile."""
+    policy, rig = tmp_path / "policy", AdapterRig(tmp_path / "store")
+    key = CosignerKey("w", COSIGNATURE_ED25519, bytes(32)).text()
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        hung.settimeout(60)
+        policy.write_text(f"witness w {key} http://127.0.0.1:{hung.getsockname()[1]}\nquorum w\n")
+        witnesses = Witnesses(policy=policy, timeout_ms=3000)
+        log = LogConfig(origin=ORIGIN, checkpoint_every_ms=50, witnesses=witnesses)
+        replica = RunningReplica(tmp_path, rig, log=log)
+        try:
+            with replica.as_(APP) as channel:
+                app = Asking(channel)
+                at_start, _ = hung.accept()
+                asked, _ = hung.accept()
+                assert app.sign(), "while the witness is asked and does not answer"
+                assert not replica.replica.state.checkpoints.stored()
+                stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
+                with pytest.raises(grpc.RpcError) as refused:
+                    stub.GetCheckpoint(evidence_pb2.GetCheckpointRequest(), timeout=20)
+                told = FailureError.from_rpc(refused.value)
+                assert told.reason == reasons.REASON_NOT_WITNESSED
+            at_start.close()
+            asked.close()
+        finally:
+            replica.stop()

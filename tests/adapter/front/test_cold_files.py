@@ -22,8 +22,9 @@ from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import evidence_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
-from support.adapter_rig import AUDITOR, AdapterRig
+from support.adapter_rig import APP, AUDITOR, AdapterRig
 from support.replica import RunningReplica
+from support.signed_at import Asking
 
 
 def started(folder, rig: AdapterRig, retention: Retention | None) -> RunningReplica:
@@ -88,13 +89,13 @@ def test_a_volume_that_hangs_keeps_nobody_from_signing(tmp_path):
         rig.store.use_cold_files(cold, ColdReads(deadline_s=0.5))
         file.unlink()
         os.mkfifo(file)
-        with replica.as_(AUDITOR) as channel:
+        with replica.as_(AUDITOR) as channel, replica.as_(APP) as of_app:
+            app = Asking(of_app)
             stub = evidence_pb2_grpc.EvidenceServiceStub(channel)
             asked = [
                 stub.GetEntries.future(pb.GetEntriesRequest(index=0), timeout=30) for _ in range(32)
             ]
-            (item,) = rig.sign(b"meanwhile")
-            assert item.signatures
+            assert app.sign(), "whoever asks for cold files waits, and nobody else"
             told = {FailureError.from_rpc(each.exception()).row.name for each in asked}
             assert told <= {"COLD_FILES_MISSING", "OVERLOADED"}
             assert "COLD_FILES_MISSING" in told

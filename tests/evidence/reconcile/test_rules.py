@@ -6,13 +6,14 @@ from collections import Counter
 
 import msgspec
 import pytest
+from capsign_evidence import leaf
 from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.reconcile.incidents import Incident
 from capsign_evidence.reconcile.reconciler import Reconciler
-from capsign_evidence.reconcile.state import Bounds, State
+from capsign_evidence.reconcile.state import MAX_LIVES, MAX_LIVES_OF_KEY, Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
-from support.two_streams import HOUR, MINUTE, OTHER, SECOND, WORKLOAD, Agent, Log, numbered
+from support.two_streams import HOUR, MINUTE, OTHER, POLICY, SECOND, WORKLOAD, Agent, Log, numbered
 
 TIMING = Timing()
 
@@ -432,3 +433,39 @@ def test_what_ended_long_ago_is_forgotten(log: Log) -> None:
     assert [len(boots) for boots in claims.values()] == [1] * 49
     wait(reconciler, log.now_ms + 25 * HOUR)
     assert reconciler.state.workloads == {}
+
+
+def test_lives_without_end_that_say_one_certificate_is_theirs_are_bounded(log: Log) -> None:
+    """Each of them lives, so that none is forgotten for having ended."""
+    first = Agent(log, 1)
+    for number in range(1, MAX_LIVES_OF_KEY + 9):
+        agent = Agent(log, number)
+        renewed = pb.AUDIT_KIND_IDENTITY_RENEWED
+        agent.write(pb.AuditRecord(kind=renewed, certificate_key=first.key))
+        agent.deliver()
+    reconciler = read(log)
+    boots = reconciler.state.workloads[WORKLOAD].claims[first.key]
+    assert len(reconciler.state.lives) == MAX_LIVES_OF_KEY + 8
+    assert len(boots) == MAX_LIVES_OF_KEY
+    assert boots[-1] == agent.boot, "the oldest are forgotten"
+
+
+def test_lives_without_end_of_one_workload_cost_others_nothing(log: Log) -> None:
+    """Whoever begins one life after another loses sight of those that are silent for longest, and
+    of no other workload's.
+    """
+    other = Agent(log, 1, OTHER)
+    other.deliver()
+    for number in range(MAX_LIVES + 3):
+        boot = numbered(number + 1_000_000)
+        entry = leaf.agent_batch(log.now_ms, POLICY, WORKLOAD, boot, 1, 1, bytes(32), closes=False)
+        log.add(entry)
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index])
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    state = reconciler.state
+    assert Counter(life.workload for life in state.lives.values()) == {
+        WORKLOAD: MAX_LIVES,
+        OTHER: 1,
+    }
+    assert list(state.cut) == [numbered(number + 1_000_000) for number in range(3)]
