@@ -120,7 +120,8 @@ def test_one_tenant_whose_pepper_stays_keeps_no_other_from_being_forgotten(life)
     tenants = ["first", "stuck", "third"]
     for tenant in tenants:
         provision.make_pepper(token, tenant)
-    rows, found = ErasureRows(), []
+    rows = ErasureRows()
+    found: list[str] = []
     author = Author("spiffe://capsign.test/adapter/custody", bytes(32))
 
     def destroy(label: str) -> None:
