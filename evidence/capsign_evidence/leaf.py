@@ -269,6 +269,7 @@ _SIGNED = bytes((VERSION, Kind.SIGNED))
 _SIGNED_TWICE = bytes((VERSION, Kind.SIGNED_TWICE))
 _REFUSED = bytes((VERSION, Kind.REFUSED))
 _NEVER = bytes((VERSION, Kind.NEVER))
+_MALFORMED = "a signed entry has a complete group, a 16-byte intent id and hashes of 32 bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +315,21 @@ class PreparedLeaf:
         """
         return self._signed(_SIGNED, time_ms, intent_id, commitment, signature_hash)
 
+    def signed_each(
+        self,
+        time_ms: int,
+        intent_ids: Sequence[bytes],
+        commitments: Sequence[bytes],
+        signature_hashes: Sequence[bytes],
+    ) -> list[bytes]:
+        """Returns `signed` of many items, which are checked and encoded in one go."""
+        hashes = {*map(len, commitments), *map(len, signature_hashes)}
+        if {*map(len, intent_ids)} != {INTENT_LEN} or hashes != {HASH_LEN} or not self.complete:
+            raise LeafError(_MALFORMED)
+        head = b"".join((_SIGNED, time_ms.to_bytes(8, "big"), self.shared))
+        own = zip(intent_ids, commitments, signature_hashes, strict=True)
+        return [b"".join((head, *parts)) for parts in own]
+
     def signed_twice(
         self,
         time_ms: int,
@@ -338,9 +354,7 @@ class PreparedLeaf:
             or len(signature_hash) != HASH_LEN
             or not self.complete
         ):
-            raise LeafError(
-                "a signed entry has a complete group, a 16-byte intent id and hashes of 32 bytes"
-            )
+            raise LeafError(_MALFORMED)
         return b"".join(
             (
                 head,

@@ -8,8 +8,8 @@ from capsign_adapter.store.stored_result import (
     is_sealed,
     made_under,
     of_refusal,
-    of_signatures,
     refusal_of,
+    results_of,
     signatures_of,
     signed_by_of,
 )
@@ -29,6 +29,12 @@ FIRST = signing_pb2.SignedBy(
 SECOND = signing_pb2.SignedBy(kid="b" * 43, version=2, attestation=b"x" * 16384)
 
 
+def of_signatures(signed):
+    """The result of one intent: what each signature was made under, and the signature."""
+    (result,) = results_of([(under, [value]) for under, value in signed])
+    return result
+
+
 def test_the_bytes_are_those_of_the_page():
     """docs/formats.md, "Stored results": version, then lengths of 16 bits."""
     under = FIRST.SerializeToString(deterministic=True)
@@ -44,11 +50,26 @@ def test_what_an_earlier_release_wrote_is_read():
     assert signatures_of(earlier) == signatures_of(stored)
 
 
-@given(st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.binary(max_size=4096)), max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([FIRST, SECOND]), st.binary(max_size=4096)),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_signatures_come_back_in_order_each_under_its_own_key(signed):
     stored = of_signatures((made_under(by), value) for by, value in signed)
     found = signatures_of(stored)
     assert [(signed_by_of(under), value) for under, value in found] == signed
+
+
+def test_the_results_of_many_intents_have_each_its_own_signatures():
+    first, second = made_under(FIRST), made_under(SECOND)
+    results = results_of([(first, [b"1", b"22"]), (second, [b"333", b""])])
+    assert [signatures_of(result) for result in results] == [
+        [(first, b"1"), (second, b"333")],
+        [(first, b"22"), (second, b"")],
+    ]
 
 
 def test_a_refusal_comes_back():

@@ -402,6 +402,8 @@ def test_a_signature_is_recorded_only_with_everything_it_was_made_under(field):
     assert decode(prepared.refused(TIME, INTENT, b"", failures_pb2.REASON_KEY_NOT_ACTIVE))
     with pytest.raises(LeafError):
         prepared.signed(TIME, INTENT, bytes(32), bytes(32))
+    with pytest.raises(LeafError):
+        prepared.signed_each(TIME, [INTENT], [bytes(32)], [bytes(32)])
 
 
 @pytest.mark.parametrize(
@@ -412,6 +414,17 @@ def test_a_signature_is_recorded_only_with_everything_it_was_made_under(field):
 def test_fields_of_an_item_cannot_run_into_each_other(lengths):
     with pytest.raises(LeafError):
         GROUP.prepare().signed(TIME, *(bytes(length) for length in lengths))
+    good = (INTENT, bytes(32), bytes(32))
+    columns = zip(good, [bytes(length) for length in lengths], strict=True)
+    with pytest.raises(LeafError):
+        GROUP.prepare().signed_each(TIME, *map(list, columns))
+
+
+def test_many_signatures_are_recorded_as_each_would_be():
+    own = [(bytes([n]) * 16, bytes([n + 1]) * 32, bytes([n + 2]) * 32) for n in range(5)]
+    prepared = GROUP.prepare()
+    each = [prepared.signed(TIME, *parts) for parts in own]
+    assert prepared.signed_each(TIME, *map(list, zip(*own, strict=True))) == each
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 from capsign_wire.failures import FailureError
-from capsign_wire.intents import LENGTH, millis_of, new_intent_id
+from capsign_wire.intents import LENGTH, are_intent_ids, is_intent_id, millis_of, new_intent_id
 from capsign_wire.types.v1 import failures_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,3 +47,19 @@ def test_other_bytes_are_refused(data):
         failures_pb2.REASON_INPUT_MALFORMED,
         "intent_id",
     )
+
+
+@given(st.lists(st.binary(min_size=LENGTH, max_size=LENGTH) | st.binary(max_size=20)))
+def test_many_are_ids_if_each_is_one(data):
+    assert are_intent_ids(data) == all(map(is_intent_id, data))
+    ids = [new_intent_id(millis) for millis in range(5)]
+    assert are_intent_ids(ids)
+    for at in range(len(ids)):
+        assert are_intent_ids([*ids[:at], *data, *ids[at:]]) == all(map(is_intent_id, data))
+
+
+@given(st.binary(min_size=LENGTH, max_size=LENGTH))
+def test_any_bytes_with_version_and_variant_are_an_id(data):
+    value = bytearray(data)
+    value[6], value[8] = value[6] & 0x0F | 0x70, value[8] & 0x3F | 0x80
+    assert are_intent_ids([bytes(value)])

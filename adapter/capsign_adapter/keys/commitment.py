@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -48,6 +48,15 @@ class GroupFingerprint:
         digest or mu.
         """
         return self.of_hash(hashlib.sha256(data).digest())
+
+    def of_each(self, inputs: Iterable[bytes]) -> list[bytes]:
+        """The fingerprints of many items."""
+        begun, sha256, made = self._begun.copy, hashlib.sha256, []
+        for data in inputs:
+            mac = begun()
+            mac.update(sha256(data).digest())
+            made.append(mac.finalize())
+        return made
 
     def of_hash(self, input_hash: bytes) -> bytes:
         """The same from SHA-256 of what came upstream."""

@@ -9,6 +9,7 @@ counts on in its second half, so that each further signature costs one AES-256-G
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from itertools import count
 
 from cryptography.exceptions import InvalidTag
@@ -18,8 +19,6 @@ from cryptography.hazmat.primitives.cmac import CMAC
 
 HALF = 12
 """Bytes of either half of a nonce."""
-
-_MASK = (1 << 8 * HALF) - 1
 
 
 class SealBrokenError(Exception):
@@ -34,15 +33,24 @@ class ResultSeal:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._prefix = os.urandom(HALF)
-        self._numbers = count(int.from_bytes(os.urandom(HALF), "big"))
+        # begins in the lower half of its numbers, so that it never overflows
+        self._numbers = count(int.from_bytes(os.urandom(HALF), "big") >> 1)
         self._cipher = AESGCM(_derived(key, self._prefix))
 
     def seal(self, value: bytes, place: bytes) -> bytes:
         """Returns nonce and ciphertext with its tag, 40 bytes longer than the value; it opens for
         the same `place` only.
         """
-        rest = (next(self._numbers) & _MASK).to_bytes(HALF, "big")
-        return self._prefix + rest + self._cipher.encrypt(rest, value, place)
+        return self.seal_each([value], [place])[0]
+
+    def seal_each(self, values: Iterable[bytes], places: Iterable[bytes]) -> list[bytes]:
+        """Seals many values, each for its place."""
+        prefix, numbers, encrypt = self._prefix, self._numbers, self._cipher.encrypt
+        sealed = []
+        for value, place in zip(values, places, strict=True):
+            rest = next(numbers).to_bytes(HALF, "big")
+            sealed.append(prefix + rest + encrypt(rest, value, place))
+        return sealed
 
     def open(self, sealed: bytes, place: bytes) -> bytes:
         """Returns what was sealed under this key, by whichever seal. Raises SealBrokenError."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 from capsign_wire.types.v1 import failures_pb2
@@ -64,3 +66,13 @@ class Committed(NamedTuple):
     leaf_index: int
     stored: Stored | None = None
     reason: failures_pb2.Reason.ValueType = failures_pb2.REASON_UNSPECIFIED
+
+
+_NEWS = partial(tuple.__new__, Committed)
+
+
+def all_new(first_index: int, count: int) -> list[Committed]:
+    """Returns the outcomes of so many drafts whose leaves begin at this index, each of them new."""
+    indices = range(first_index, first_index + count)
+    unset = repeat(None), repeat(failures_pb2.REASON_UNSPECIFIED)
+    return list(map(_NEWS, zip(repeat(Verdict.NEW), indices, *unset)))

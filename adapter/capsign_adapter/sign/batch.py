@@ -33,6 +33,7 @@ class Item:
     """One thing to sign."""
 
     asked: pb.SignItem
+    intent_id: bytes
     failure: failures_pb2.Failure | None = None
     """Why it is not signed, unless the ledger has another outcome."""
     fingerprint: bytes = b""
@@ -140,7 +141,7 @@ class Batch:
         """Returns the records of a request, before any step."""
         groups = []
         for asked in request.groups:
-            items = [Item(one) for one in asked.items]
+            items = [Item(one, one.intent_id) for one in asked.items]
             groups.append(Group(asked, items, items))
         return cls(peer, request, turn, ticket, groups)
 
@@ -179,25 +180,30 @@ class Batch:
             item.failure = failure
 
     def draft(
-        self, item: Item, scope: HandleScope, event: IntentEvent, result: bytes, leaf: bytes
+        self,
+        items: Sequence[Item],
+        scope: HandleScope,
+        event: IntentEvent,
+        results: Sequence[bytes],
+        leaves: Sequence[bytes],
     ) -> None:
-        """Queue the outcome of an item for the next commit, with its leaf."""
-        intent_id, fingerprint, capability = (
-            item.asked.intent_id,
-            item.fingerprint,
-            scope.capability,
-        )
-        item.draft = Draft(
-            self.peer.spiffe_id,
-            intent_id,
-            fingerprint,
-            capability.grant,
-            event,
-            result,
-            leaf,
-            partial(scope.leaf.refused, self.now_ms, intent_id, fingerprint),
-            capability.serial,
-            scope.max_uses,
-            intent_id < self.oldest,
-        )
-        self.waiting.append(item)
+        """Queue the outcomes of items for the next commit, with their leaves."""
+        workload, grant = self.peer.spiffe_id, scope.capability.grant
+        serial, max_uses = scope.capability.serial, scope.max_uses
+        oldest, refused = self.oldest, partial(scope.leaf.refused, self.now_ms)
+        for item, result, leaf in zip(items, results, leaves, strict=True):
+            intent_id, fingerprint = item.intent_id, item.fingerprint
+            item.draft = Draft(
+                workload,
+                intent_id,
+                fingerprint,
+                grant,
+                event,
+                result,
+                leaf,
+                partial(refused, intent_id, fingerprint),
+                serial,
+                max_uses,
+                intent_id < oldest,
+            )
+        self.waiting.extend(items)

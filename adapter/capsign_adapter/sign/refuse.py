@@ -67,7 +67,7 @@ class Refusals:
         for item in items:
             batch.turn.spend(cost.REFUSAL)
             try:
-                intent_in_time(item.asked.intent_id, batch.now_ms)
+                intent_in_time(item.intent_id, batch.now_ms)
             except FailureError as malformed:
                 self.unattributed(batch, item, malformed)
                 continue
@@ -80,9 +80,9 @@ class Refusals:
             error = _flooded()
         item.failure = failure = error.to_item()
         if error.outcome == failures_pb2.OUTCOME_REFUSED:
-            intent_id, fingerprint = item.asked.intent_id, item.fingerprint
+            intent_id, fingerprint = item.intent_id, item.fingerprint
             leaf = scope.leaf.refused(batch.now_ms, intent_id, fingerprint, error.reason)
-            batch.draft(item, scope, IntentEvent.REFUSE, of_refusal(failure), leaf)
+            batch.draft([item], scope, IntentEvent.REFUSE, [of_refusal(failure)], [leaf])
 
     def unattributed(self, batch: Batch, item: Item, error: FailureError) -> None:
         """Refuse an item without binding its intent: the handle or the intent id is not valid."""
@@ -90,7 +90,7 @@ class Refusals:
             if not self._charges.refusal(batch):
                 error = _flooded()
             else:
-                now, workload, intent_id = batch.now_ms, batch.peer.spiffe_id, item.asked.intent_id
+                now, workload, intent_id = batch.now_ms, batch.peer.spiffe_id, item.intent_id
                 digest = batch.snapshot.policy.digest
                 leaf = leaves.refused_unbound(now, digest, workload, intent_id, error.reason)
                 batch.unattributed.append(leaf)

@@ -98,7 +98,7 @@ def _repeat(
         slot.failure.CopyFrom(signed_before(revoked_failure(gone)).to_item())
     elif item.signatures:
         assert signable is not None
-        for under, value in _opened(stored, item.asked.intent_id, signable.results):
+        for under, value in _opened(stored, item.intent_id, signable.results):
             slot.signatures.add(value=value, key=told.index_of(under))
     else:
         assert item.failure is not None
@@ -110,7 +110,7 @@ def _refuse(slot: signing_pb2.SignedItem, item: Item, committed: Committed, now_
     """The ledger refused the intent."""
     why = "The ledger does not take this intent."
     if committed.reason == failures_pb2.REASON_INTENT_EXPIRED:
-        why = too_old(item.asked.intent_id, now_ms)
+        why = too_old(item.intent_id, now_ms)
     slot.leaf_index = committed.leaf_index
     item.failure = FailureError(committed.reason, why).to_item()
     _fail(slot, item)

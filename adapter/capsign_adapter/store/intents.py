@@ -10,7 +10,7 @@ from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_adapter.model.intents import Committed, Draft, Stored
+from capsign_adapter.model.intents import Committed, Draft, Stored, all_new
 from capsign_adapter.model.lifecycle import IntentEvent, IntentState, intent_state
 from capsign_adapter.store import ledger, log
 from capsign_adapter.store.transaction import Head, Reader, Row, Table, Transaction
@@ -37,6 +37,10 @@ _INTENTS = Table(
 )
 
 
+_STATES = {event: int(intent_state(event)) for event in IntentEvent}
+"""The stored state after each event."""
+
+
 class RowExistsError(Exception):
     """An intent of a plain batch was not new: plan the batch row by row."""
 
@@ -56,25 +60,24 @@ def commit_plain(
     """
     floor = ledger.floor_of(head.watermark_ms)
     first = head.tree_size
-    states = {event: int(intent_state(event)) for event in IntentEvent}
     rows: list[Row] = [
         (
             draft.intent_id,
             workloads[draft.workload],
             draft.fingerprint,
             draft.grant,
-            states[draft.event],
+            _STATES[draft.event],
             draft.result,
             index,
         )
         for index, draft in enumerate(drafts, first)
     ]
-    if min(row[0] for row in rows) < floor:
+    if min(rows)[0] < floor:
         raise RowExistsError
     log.sequence(tx, head, [draft.leaf for draft in drafts], now_ms, hashes)
     if tx.insert(_INTENTS, rows) != len(rows):
         raise RowExistsError
-    return ledger.plan_plain(drafts, first)
+    return all_new(first, len(drafts))
 
 
 def commit_planned(

@@ -72,12 +72,6 @@ def is_plain(drafts: Sequence[Draft]) -> bool:
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)
 
 
-def plan_plain(drafts: Sequence[Draft], first_index: int) -> list[Committed]:
-    """Returns the answers for a plain batch whose rows could all be inserted."""
-    new = Verdict.NEW
-    return [Committed(new, index) for index in range(first_index, first_index + len(drafts))]
-
-
 def plan(
     drafts: Sequence[Draft],
     found: Mapping[IntentKey, LedgerRow],

@@ -13,7 +13,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,6 +29,7 @@ from capsign_adapter.store.sqlite_files import (
     lock_path,
     sync_directory,
 )
+from capsign_adapter.store.sqlite_rows import bound, insert_statement
 from capsign_adapter.store.transaction import (
     READ_HEAD,
     Head,
@@ -81,13 +81,7 @@ class _SqliteTransaction:
         self.connection.execute(sql, parameters)
 
     def insert(self, table: Table, rows: Sequence[Row]) -> int:
-        return self.connection.executemany(_insert_statement(table), rows).rowcount
-
-
-@cache
-def _insert_statement(table: Table) -> str:
-    marks = ", ".join("?" * len(table.columns))
-    return f"INSERT INTO {table.name} ({table.column_list}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - constants
+        return self.connection.executemany(insert_statement(table), bound(table, rows)).rowcount
 
 
 class SqliteStore(RelationalStore[_SqliteTransaction]):

@@ -6,7 +6,7 @@ retention, so a release must read what the one before it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from capsign_wire.types.v1 import failures_pb2, signing_pb2
 
@@ -30,14 +30,17 @@ def made_under(signed_by: signing_pb2.SignedBy) -> bytes:
     return _field(signed_by.SerializeToString(deterministic=True))
 
 
-def of_signatures(signatures: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Returns the result of an intent that was done: for each signature `made_under` and its
-    sealed bytes.
+def results_of(by_key: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[bytes]:
+    """Returns the results of intents that were done, by the same keys: `by_key` has for each key
+    `made_under`, and its sealed signatures, one for each intent.
     """
-    parts = [SEALED]
-    for under, value in signatures:
-        parts += (under, len(value).to_bytes(_LENGTH, "big"), value)
-    return b"".join(parts)
+    columns = []
+    before = SEALED
+    for under, values in by_key:
+        head = before + under
+        columns.append([head + len(value).to_bytes(_LENGTH, "big") + value for value in values])
+        before = b""
+    return columns[0] if len(columns) == 1 else list(map(b"".join, zip(*columns, strict=True)))
 
 
 def of_refusal(failure: failures_pb2.Failure) -> bytes:
@@ -46,7 +49,7 @@ def of_refusal(failure: failures_pb2.Failure) -> bytes:
 
 
 def signatures_of(result: bytes) -> list[tuple[bytes, bytes]]:
-    """Decodes what `of_signatures` encoded, and what earlier releases did (`is_sealed`). Raises
+    """Decodes what `results_of` encoded, and what earlier releases did (`is_sealed`). Raises
     StoredResultError.
     """
     body = result[len(SEALED) :] if is_sealed(result) else _body(result)
@@ -70,6 +73,12 @@ def is_sealed(result: bytes) -> bool:
 def place_of(intent_id: bytes, number: int) -> bytes:
     """Returns what the signature of this number of an intent is sealed for."""
     return intent_id + bytes((number,))
+
+
+def places_of(intent_ids: Iterable[bytes], number: int) -> list[bytes]:
+    """Returns `place_of` each of these intents."""
+    end = bytes((number,))
+    return [intent_id + end for intent_id in intent_ids]
 
 
 def signed_by_of(under: bytes) -> signing_pb2.SignedBy:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterable
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 LENGTH = 16
+
+_UUID7 = re.compile(rb".{6}[\x70-\x7f].[\x80-\xbf].{7}", re.DOTALL)
 
 
 def new_intent_id(now_ms: int | None = None) -> bytes:
@@ -23,6 +27,11 @@ def new_intent_id(now_ms: int | None = None) -> bytes:
 def is_intent_id(intent_id: bytes) -> bool:
     """Whether it is a UUIDv7 of 16 bytes."""
     return len(intent_id) == LENGTH and intent_id[6] >> 4 == 7 and intent_id[8] >> 6 == 2
+
+
+def are_intent_ids(intent_ids: Iterable[bytes]) -> bool:
+    """Whether each of them is one, see `is_intent_id`."""
+    return all(map(_UUID7.fullmatch, intent_ids))
 
 
 def millis_of(intent_id: bytes) -> int:

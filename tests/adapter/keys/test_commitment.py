@@ -53,7 +53,9 @@ def test_the_layout_is_the_documented_one():
     ]
     expected = hmac.new(b"c" * 32, b"".join(field(part) for part in parts), "sha256").digest()
     assert KEY.fingerprint(*BASE) == expected
-    assert KEY.group(*BASE[:-1]).of(BASE[-1]) == expected
+    group = KEY.group(*BASE[:-1])
+    assert group.of(BASE[-1]) == expected
+    assert group.of_each([b"other", BASE[-1]]) == [group.of(b"other"), expected]
 
 
 @given(REQUESTS, REQUESTS)

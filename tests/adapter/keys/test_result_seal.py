@@ -37,6 +37,13 @@ def test_what_one_seal_wrote_another_of_the_same_key_opens():
     assert first.seal(b"signature", b"place") != sealed
 
 
+def test_many_are_sealed_each_for_its_place_and_under_a_nonce_of_its_own():
+    seal, places = ResultSeal(os.urandom(32)), [b"one", b"two", b"three"]
+    sealed = seal.seal_each([b"same"] * 3, places)
+    assert [seal.open(*each) for each in zip(sealed, places, strict=True)] == [b"same"] * 3
+    assert len({each[:24] for each in sealed}) == 3
+
+
 def test_another_place_key_or_byte_does_not_open():
     key = os.urandom(32)
     sealed = ResultSeal(key).seal(b"signature", b"place")
