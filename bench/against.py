@@ -5,6 +5,10 @@ Both deployments stay up, and each round measures every cell in both, in turn fi
 is the ratio of this tree to the other, the median of the rounds and their range: of CPU a signature
 in agent and adapters, which a busy machine distorts least, and of signatures a second.
 
+With `--table` the cells of `bench.issue_table` are measured, and its table is printed: before is
+TREE, after is this tree. Clients of Go are built here for both; what TREE has no cell for is left
+out.
+
 TREE is a working tree of any commit with a `.venv` of its own (`git worktree add`, `make venv`).
 """
 
@@ -20,6 +24,7 @@ from typing import Any
 
 import bench.rounds
 from bench.cells import CELLS
+from bench.issue_table import CELLS_OF_TABLE, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ("one-call-apart", "unary-8", "batch-100x8", "tasks-64")
@@ -45,7 +50,13 @@ class Tree:
     def measure(self, cell: str, seconds: float) -> Told:
         """One round of a cell."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{cell} {seconds}\n")
+        program = CELLS[cell].program
+        asked = {
+            "cell": cell,
+            "seconds": seconds,
+            "program": None if program is None else [*program()],
+        }
+        self._process.stdin.write(f"{json.dumps(asked)}\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -70,8 +81,9 @@ def main() -> None:
     parser.add_argument("cells", nargs="*", metavar="cell", choices=[*CELLS, []])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds a round and cell")
+    parser.add_argument("--table", action="store_true", help="print the table of what is wanted")
     arguments = parser.parse_args()
-    cells = arguments.cells or DEFAULT
+    cells = arguments.cells or (CELLS_OF_TABLE if arguments.table else DEFAULT)
     trees = [Tree(arguments.tree.resolve()), Tree(ROOT)]
     seen: dict[str, list[tuple[Told, Told]]] = {cell: [] for cell in cells}
     try:
@@ -83,6 +95,9 @@ def main() -> None:
     finally:
         for tree in trees:
             tree.close()
+    if arguments.table:
+        print(markdown(seen))
+        return
     for cell, pairs in seen.items():
         print(f"{cell:16} {_told(pairs)}")
 

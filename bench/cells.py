@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -60,13 +60,15 @@ class Result:
 @dataclass(frozen=True)
 class Cell:
     """A way to sign. `story` says what it stands for; `needs` is called beforehand, and raises
-    GoMissingError where the cell cannot be run.
+    GoMissingError where the cell cannot be run. `program` is the command of a client that knows
+    nothing of this tree.
     """
 
     name: str
     story: str
     run: Callable[[Deployment, float], Result]
     needs: Callable[[], object] = lambda: None
+    program: Callable[[], Sequence[str]] | None = None
 
 
 def _raw(name: str, story: str, measure: Callable[[float], float]) -> Cell:
@@ -106,6 +108,7 @@ def _go(name: str, story: str, *arguments: str) -> Cell:
         story,
         lambda deployment, seconds: _run_load(name, (_go_load(),), arguments, deployment, seconds),
         needs=_go_load,
+        program=lambda: (_go_load(), *arguments),
     )
 
 

@@ -1,18 +1,20 @@
-"""Measures cells on demand in a deployment that stays up: reads lines `cell seconds`, prints a line
-of JSON for each.
+"""Measures cells on demand in a deployment that stays up: reads and prints a line of JSON for each.
 
 `bench.against` runs this text in another working tree too, so it uses what every commit's `bench`
-has.
+has. A line has `cell`, `seconds`, and `program`: a client that knows nothing of the tree, or null.
+A tree that has neither the cell nor a program for it answers with an empty object.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from bench.cells import CELLS
+from bench.cells import CELLS, Result
 from bench.deployment import Deployment
 from bench.primitives import ed25519_per_second
 
@@ -25,13 +27,50 @@ def main() -> None:
         try:
             print(json.dumps({"socket": deployment.socket}), flush=True)
             for line in sys.stdin:
-                name, seconds = line.split()
-                before = ed25519_per_second(PRIMITIVE_SECONDS)
-                result = CELLS[name].run(deployment, float(seconds))
-                after = ed25519_per_second(PRIMITIVE_SECONDS)
-                print(json.dumps(result.against((before + after) / 2).plain()), flush=True)
+                print(json.dumps(_measure(deployment, json.loads(line))), flush=True)
         finally:
             deployment.close()
+
+
+def _measure(deployment: Deployment, asked: dict[str, Any]) -> dict[str, Any]:
+    name, seconds, program = asked["cell"], float(asked["seconds"]), asked["program"]
+    if program is None and name not in CELLS:
+        return {}
+    before = ed25519_per_second(PRIMITIVE_SECONDS)
+    if name in CELLS:
+        result = CELLS[name].run(deployment, seconds)
+    else:
+        result = _run(deployment, name, program, seconds)
+    after = ed25519_per_second(PRIMITIVE_SECONDS)
+    return dict(result.against((before + after) / 2).plain())
+
+
+def _run(deployment: Deployment, name: str, program: list[str], seconds: float) -> Result:
+    """What a program of another tree gives here, which prints what `bench.load` prints."""
+    before = deployment.cost()
+    done = subprocess.run(
+        [*program, "--seconds", str(seconds), deployment.socket],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=seconds + 60,
+    )
+    after = deployment.cost()
+    told = json.loads(done.stdout)
+    signed = max(told["all_signatures"], 1)
+    return Result(
+        name,
+        sps=told["sps"],
+        p50_us=told["p50_us"],
+        p99_us=told["p99_us"],
+        cpu_us={
+            "client": told["cpu_seconds"] / signed * 1e6,
+            "agent": (after.agent - before.agent) / signed * 1e6,
+            "adapter": (after.adapter - before.adapter) / signed * 1e6,
+        },
+        rss_mib={"agent": deployment.agent.memory_info().rss / 2**20},
+        errors=told["errors"],
+    )
 
 
 if __name__ == "__main__":

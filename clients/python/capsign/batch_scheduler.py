@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS
@@ -131,8 +132,9 @@ class BatchScheduler:
             return True
         if len(flying) >= MAX_IN_FLIGHT:
             return False
-        brisk = sum(1 for message in flying.values() if now - message.sent_at < STALLED_AFTER)
-        return brisk < self._window
+        # they are in the order in which they were sent
+        counted = next(islice(reversed(flying.values()), self._window - 1, None))
+        return now - counted.sent_at >= STALLED_AFTER
 
     @staticmethod
     def _place(
@@ -169,16 +171,15 @@ class BatchScheduler:
             return self._all(
                 message, Answer(failure=FailureError(failures_pb2.REASON_INTERNAL, text))
             )
-        by = [made(group.signed_by) for group in response.groups]
+        by = [(group.items, made(group.signed_by)) for group in response.groups]
         settled: Settled = []
         for job, index, first in message.places:
             if not job.settled:
                 job.settled = True
-                items = response.groups[index].items
-                part = (
-                    items if len(items) == len(job.items) else items[first : first + len(job.items)]
-                )
-                settled.append((job, Answer(part, by[index])))
+                items, signed_by = by[index]
+                count = len(job.items)
+                part = (items[first],) if count == 1 else items[first : first + count]
+                settled.append((job, Answer(part, signed_by)))
         return settled
 
     def _whole_failure(self, message: Message, failure: FailureError) -> Settled:

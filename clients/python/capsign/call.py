@@ -25,7 +25,12 @@ from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache
 from capsign.jobs import Answer, Item, Job, closed_answer
 from capsign.results import KeyHandle, Resolution
-from capsign.signing_progress import Outcome, SigningProgress, worth_repeating
+from capsign.signing_progress import (
+    Outcome,
+    SigningProgress,
+    sole_signature,
+    worth_repeating,
+)
 from capsign.translate import (
     SignerClosedError,
     exception,
@@ -130,12 +135,23 @@ def signing(
     """
     deadline = clock() + timeout
     template = yield from chosen(book, book.template, selector, deadline)
+    jobs: Sequence[Job] = ()
+    answers: Sequence[Answer] = ()
+    if len(items) == 1:
+        # the usual call: one item, signed at the first attempt
+        jobs = [Job(template, items, deadline, trace=trace)]
+        answers = yield Submit(jobs)
+        signed = sole_signature(answers[0], items[0], selector)
+        if signed is not None:
+            return [signed]
     progress = SigningProgress(items, selector)
     attempt = 0
     while True:
-        jobs = progress.jobs(template, deadline, trace)
-        answers: Sequence[Answer] = yield Submit(jobs)
+        if not jobs:
+            jobs = progress.jobs(template, deadline, trace)
+            answers = yield Submit(jobs)
         progress.take(jobs, answers, template.group.handle_id)
+        jobs = ()
         if not progress.parts:
             return progress.results
         try:

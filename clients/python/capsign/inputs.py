@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from capsign_wire.algorithms import BY_NAME, AlgorithmRow
@@ -64,16 +65,13 @@ def selector_of(
     """
     if isinstance(handle, KeyHandle):
         purpose, grant, handle = purpose or handle.purpose, handle.grant, None
-    return HandleSelector(
-        purpose,
-        grant,
-        handle,
-        algorithm or "",
-        protocol,
-        role,
-        protocol_version,
-        octets(transcript),
-    )
+    stated = (purpose, grant, handle, algorithm or "", protocol, role, protocol_version)
+    given = octets(transcript)
+    return HandleSelector(*stated, given) if given else _without_transcript(*stated)
+
+
+_without_transcript = lru_cache(maxsize=256)(HandleSelector)
+"""Applications state few of them, again and again."""
 
 
 def algorithm_row(name: str) -> AlgorithmRow:

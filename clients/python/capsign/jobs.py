@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from capsign_wire.failures import FailureError
 
@@ -15,8 +14,7 @@ ITEM_OVERHEAD = 40
 """Bytes an item adds to its input: intent id, tags and lengths, rounded up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One input to sign. `digest` says whether `data` is a digest or a message."""
 
     intent_id: bytes
@@ -24,8 +22,7 @@ class Item:
     digest: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The result of a job: `items` in the job's order, or one `failure` for all of them."""
 
     items: Sequence[Any] = ()
@@ -69,7 +66,9 @@ class Job:
         self.deadline = deadline
         self.trace = trace
         self.lost = lost
-        self.size = sum(len(item.data) + ITEM_OVERHEAD for item in items)
+        self.size = ITEM_OVERHEAD * len(items)
+        for item in items:
+            self.size += len(item.data)
         self.sent = lost
         self.alone = False
         self.settled = False

@@ -138,6 +138,13 @@ class SigningProgress:
         )
 
 
+def sole_signature(answer: Answer, item: Item, selector: HandleSelector) -> Signature | None:
+    """The signature of an answer to one item; None if it has another result."""
+    if answer.failure is not None or len(answer.items) != 1:
+        return None
+    return signature(answer.items[0], answer.signed_by, item.intent_id, selector.algorithm)
+
+
 def worth_repeating(failure: FailureError, *, lost: bool = False) -> bool:
     """Whether the same call may succeed when it is repeated. `lost`: an answer to it was lost
     before; then a lost answer may be asked for again, because an intent that is sent twice is

@@ -1,0 +1,91 @@
+"""The table of what speed is wanted, filled from rounds of two working trees: Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Told = Mapping[str, Any]
+"""What a cell gave, as `Result.plain`; empty if a tree does not have the cell."""
+
+Quantity = Callable[[Told], float]
+
+
+def ratio(told: Told) -> float:
+    """Signatures a second, of raw Ed25519."""
+    return float(told["ratio"])
+
+
+def p50_e(told: Told) -> float:
+    """The median call, E."""
+    return float(told["p50_e"])
+
+
+def servers_e(told: Told) -> float:
+    """CPU a signature of agent and adapters, E."""
+    cpu = told["cpu_us"]
+    return float((cpu["agent"] + cpu["adapter"]) * told["p50_e"] / told["p50_us"])
+
+
+def agent_mib(told: Told) -> float:
+    """Memory of the agent, MiB."""
+    return float(told["rss_mib"]["agent"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what it is called, the cell and quantity that fill it, what a compiled peer takes
+    (OpenBao 2.6.2 transit behind its proxy, without fsync), and what is wanted.
+    """
+
+    name: str
+    cell: str
+    of: Quantity
+    unit: str
+    peer: str
+    wanted: str
+
+
+ROWS = (
+    Row("one call, Go client, p50", "go-one-call", p50_e, " E", "27 E", "≤ 27 E"),
+    Row("8 callers, unary, Go, ÷ raw", "go-unary-8", ratio, "", "0.078", "≥ 0.12"),
+    Row("64 callers, unary, Go, ÷ raw", "go-unary-64", ratio, "", "0.104", "≥ 0.25"),
+    Row("64 callers, HS256, Go", "go-unary-64-hs256", ratio, "", "0.104", "≥ 0.30"),
+    Row("batch of 100, one caller", "go-batch-100x1", ratio, "", "0.41", "≥ 0.60"),
+    Row("batch of 100, eight callers", "go-batch-100x8", ratio, "", "0.81", "≥ 0.95"),
+    Row("64 asyncio tasks, Python", "tasks-64", ratio, "", "0.073", "≥ 0.45"),
+    Row("64 threads, Python", "threads-64", ratio, "", "-", "≥ 0.30"),
+    Row("CPU, agent + adapter, one call", "go-one-call", servers_e, " E", "33 E", "≤ 25 E"),
+    Row("the same at 64", "go-unary-64", servers_e, " E", "16 E", "≤ 5 E"),
+    Row("64 agents at two adapters, ÷ raw", "agents-64", ratio, "", "-", "≥ 0.15"),
+    Row("RSS of an agent, idle", "startup", agent_mib, " MiB", "79 MiB", "≤ 45 MiB"),
+    Row("the same, loaded", "go-unary-64", agent_mib, " MiB", "89 MiB", "≤ 60 MiB"),
+)
+
+CELLS_OF_TABLE = tuple(dict.fromkeys(row.cell for row in ROWS))
+
+
+def markdown(seen: Mapping[str, Sequence[tuple[Told, Told]]]) -> str:
+    """The table. `seen` has the rounds of each cell: what the other tree gave, and this one."""
+    lines = ["| cell | name | peer | before | after | wanted |", "|---|---|---|---|---|---|"]
+    for row in ROWS:
+        pairs = seen.get(row.cell, ())
+        before, after = (_spread(row, [pair[at] for pair in pairs if pair[at]]) for at in (0, 1))
+        lines.append(
+            f"| {row.name} | `{row.cell}` | {row.peer} | {before} | {after} | {row.wanted} |"
+        )
+    return "\n".join(lines)
+
+
+def _spread(row: Row, rounds: Sequence[Told]) -> str:
+    """The median of the rounds, and their range."""
+    if not rounds:
+        return "-"
+    values = [row.of(told) for told in rounds]
+    digits = 3 if max(values) < 1 else 1 if max(values) < 100 else 0
+    text = f"{statistics.median(values):.{digits}f}{row.unit}"
+    if len(values) == 1:
+        return text
+    return f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
