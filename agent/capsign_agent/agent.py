@@ -56,6 +56,7 @@ from capsign_agent.upstream.coalesce import Coalescer, on_the_loop
 from capsign_agent.upstream.connections import Connections
 from capsign_agent.upstream.streams import Reachability, StreamSetup
 from capsign_agent.witness.memory import WitnessMemory
+from capsign_agent.witness.told_leaves import ToldLeaves
 from capsign_agent.witness.witness import Witness
 
 
@@ -120,6 +121,7 @@ class Agent:
             timing,
         )
         self.outcomes = OutcomeRecorder(self.journal, self.metrics, self.renewal.refused)
+        self._told = ToldLeaves(timing.covered_after_s(config.log.look_every_s))
         self._changeover = CertificateChangeover(
             config.upstream,
             self.connections,
@@ -134,6 +136,7 @@ class Agent:
             self._changeover.leave,
             self.journal,
             config.log.look_every_s,
+            self._told,
         )
         self._changeover.leave(*self.witness.left)
         self._reporter = Reporter(self.journal, calls, self.metrics, config.journal.flush_ms / 1000)
@@ -201,9 +204,7 @@ class Agent:
 
     @property
     def last_word(self) -> str:
-        """Why the agent has no identity and what to do about it, as a sentence; empty if it has
-        one.
-        """
+        """Why the agent has no identity, and what to do about it; empty if it has one."""
         if self._remaining_s() or not self.identity_events.last_error:
             return ""
         return f"{self.identity_events.last_error} {self.identity_events.advice}".strip()
@@ -217,6 +218,7 @@ class Agent:
         return StreamSetup(
             self.coalescer,
             self.outcomes,
+            self._told,
             self.reach,
             self.metrics,
             # half leaves a caller with the default deadline time for the second try

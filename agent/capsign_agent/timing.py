@@ -57,6 +57,11 @@ class Timing:
     fetched anew and it is tried once more.
     """
 
+    covered_after_s: Callable[[float], float] = lambda look_every_s: max(300.0, 3 * look_every_s)
+    """After how long the checkpoints of an adapter must cover a leaf that it told of, by how often
+    it is looked at. One that an honest adapter shows is not older than the time between two looks.
+    """
+
     refusal_later_s: float = 0.25
     """How much a refusal is delayed on a socket that is above its rate of refusals."""
 

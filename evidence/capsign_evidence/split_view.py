@@ -34,6 +34,7 @@ class Fault(IntEnum):
     FORKED = 3
     INCONSISTENT = 4
     SHRUNK = 5
+    WITHHELD = 6
 
 
 class Finding(IntEnum):
@@ -46,7 +47,11 @@ class Finding(IntEnum):
     NOT_IN_LOG = 2
     """The log's key signed a tree that is not that of the log at hand."""
     UNDECIDED = 3
-    """The log's key signed both, and no proof joins them; the log itself decides."""
+    """The log's key signed both, and no proof joins them; or a leaf was told of and not shown: the
+    log itself decides.
+    """
+    WITHHELD = 4
+    """The log at hand has the leaf that was told of, and what was shown ends before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,15 @@ class SplitView:
     seen: bytes
     shown: bytes
     proof: tuple[bytes, ...] = ()
+    told: int = 0
+    """With WITHHELD: leaves of the smallest tree that has what the adapter told of."""
 
     def encode(self) -> bytes:
         """The file. Bytes of a note that are no UTF-8 are escaped: it is none then. A proof of more
         than `MAX_PROOF_HASHES` joins nothing, and is cut there. `parse` reads whatever this
         returns, as long as the notes are within their bounds.
         """
-        fields = {
+        fields: dict[str, Any] = {
             "format": FORMAT,
             "adapter": self.adapter,
             "found_ms": self.found_ms,
@@ -78,6 +85,8 @@ class SplitView:
             "shown": self.shown.decode("utf-8", "backslashreplace"),
             "proof": [base64.b64encode(one).decode() for one in self.proof[:MAX_PROOF_HASHES]],
         }
+        if self.told:
+            fields["told"] = self.told
         return (json.dumps(fields, ensure_ascii=False, indent=2) + "\n").encode()
 
     @classmethod
@@ -98,6 +107,7 @@ class SplitView:
                 str(fields["seen"]).encode(),
                 str(fields["shown"]).encode(),
                 proof,
+                int(fields.get("told", 0)),
             )
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"a field is missing or not of its type: {error}") from None
@@ -119,6 +129,8 @@ def judge(
     seen, shown = split.heads(key)
     if shown is None:
         return Finding.NOTHING
+    if split.fault is Fault.WITHHELD:
+        return _withheld(split, shown, root_of)
     if seen is not None and seen.size == shown.size:
         return Finding.NOTHING if seen.root == shown.root else Finding.TWO_TREES
     if seen is not None and _joined(seen, shown, split.proof):
@@ -130,6 +142,16 @@ def judge(
     if all(root == head.root for head, root in roots):
         return Finding.NOTHING
     return Finding.UNDECIDED
+
+
+def _withheld(split: SplitView, shown: TreeHead, root_of: Callable[[int], bytes | None]) -> Finding:
+    """What the adapter told of is the agent's word; whether it is there the log says."""
+    if shown.size >= split.told:
+        return Finding.NOTHING
+    root = root_of(shown.size)
+    if root is not None and root != shown.root:
+        return Finding.NOT_IN_LOG
+    return Finding.UNDECIDED if root_of(split.told) is None else Finding.WITHHELD
 
 
 def _joined(one: TreeHead, other: TreeHead, proof: tuple[bytes, ...]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from capsign_evidence import leaf
+from capsign_evidence.archive.attribution import ReadPolicies
 from capsign_evidence.archive.scan import find
 from capsign_evidence.archive.selection import Selection, select
 from capsign_evidence.archive.summary import summarise
@@ -110,7 +111,7 @@ def asked(archive: MemoryArchive, **wanted):
         selection = Selection(
             select({name: [value] for name, value in wanted.items()}), streams=frozenset({"agent"})
         )
-        events = find(archive, selection, summaries=summaries, grants=grants)
+        events = find(archive, selection, summaries=summaries, policies=ReadPolicies(grants))
         found.append([(one.index, one.sequence) for one in events])
     assert found[0] == found[1]
     return found[0]
@@ -159,7 +160,7 @@ def test_a_record_of_a_signature_is_about_the_version_that_its_entry_names():
 def test_tiles_that_have_neither_key_nor_grant_are_not_read():
     archive = log(tiles=20)
     selection = Selection(select({"key": ["invoices"]}))
-    assert len(list(find(archive, selection, grants=grants))) == 2
+    assert len(list(find(archive, selection, policies=ReadPolicies(grants)))) == 2
     # of the policies and of the pod, of what is found, and a tile in a hundred by mistake
     assert archive.read <= 6 * 256
 
@@ -169,7 +170,7 @@ def test_policies_that_the_archive_lacks_are_told():
     archive.held_policies = [BEFORE.data]
     told: list[int] = []
     selection = Selection(select({"key": ["invoices"]}))
-    found = list(find(archive, selection, grants=grants, lacking=told.append))
+    found = list(find(archive, selection, policies=ReadPolicies(grants, told.append)))
     # by the documents that it has, as far as they go
     assert (told, [(one.index, one.sequence) for one in found]) == ([1], [(600, 3), (601, 2)])
 
@@ -178,5 +179,11 @@ def test_a_condition_that_needs_no_policy_reads_none():
     archive = log()
     archive.held_policies = []
     told: list[int] = []
-    list(find(archive, Selection(select({"workload": [APP]})), grants=grants, lacking=told.append))
+    list(
+        find(
+            archive,
+            Selection(select({"workload": [APP]})),
+            policies=ReadPolicies(grants, told.append),
+        )
+    )
     assert told == []

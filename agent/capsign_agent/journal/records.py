@@ -147,12 +147,15 @@ def verifications(
     )
 
 
-def split_view(fault: Fault, seen: TreeHead | None, shown: TreeHead | None) -> Piece:
+def split_view(fault: Fault, seen: TreeHead | None, shown: TreeHead | None, told: int = 0) -> Piece:
     """An adapter showed a log that contradicts what was seen of it; None for what was not there or
-    is not signed by the log's key.
+    is not signed by the log's key. `told`: leaves of the tree that has what it told of and does not
+    show; 0: that is not the fault.
     """
     record = evidence_pb2.AuditRecord(
-        kind=evidence_pb2.AUDIT_KIND_SPLIT_VIEW, log_fault=evidence_pb2.LogFault.ValueType(fault)
+        kind=evidence_pb2.AUDIT_KIND_SPLIT_VIEW,
+        log_fault=evidence_pb2.LogFault.ValueType(fault),
+        leaf_index_plus_one=told,
     )
     if seen is not None:
         record.seen_size, record.seen_root = seen.size, seen.root

@@ -37,6 +37,13 @@ GOOD_AFTER_S = 1.0
 MOST_ATTEMPTS = 2
 
 
+class LeavesTold(Protocol):
+    """Who remembers which leaves an adapter said signatures have; see `witness.told_leaves`."""
+
+    def answered(self, address: str, response: signing_pb2.SignResponse) -> None:
+        """An adapter answered a batch. Never raises."""
+
+
 class BatchRecorder(Protocol):
     """What the signing path does around an exchange; see `sign.outcomes`."""
 
@@ -89,6 +96,7 @@ class StreamSetup:
 
     coalescer: Coalescer
     outcomes: BatchRecorder
+    told: LeavesTold
     reach: Reachability
     metrics: Metrics
     exchange_s: float
@@ -106,6 +114,7 @@ class SignStream:
         self._connection = connection
         self._coalescer = setup.coalescer
         self._outcomes = setup.outcomes
+        self._told = setup.told
         self._reach = setup.reach
         self._metrics = setup.metrics
         self._batch_size = setup.metrics.histogram("capsign.batch.size")
@@ -240,6 +249,7 @@ class SignStream:
             return False
         self.target.liveness.heard()
         self._outcomes.answered(batch, response)
+        self._told.answered(self.target.address, response)
         return True
 
     def _look_at_age(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -90,6 +90,13 @@ class LogView:
         return True
 
 
+def demand_covered(shown: Checkpoint, told: int) -> None:
+    """Raise SplitViewError unless a checkpoint has as many leaves as who shows it has told of."""
+    if shown.head.size < told:
+        why = f"the log shows {shown.head.size} leaves, and signatures are said to be in {told}"
+        raise SplitViewError(Fault.WITHHELD, why)
+
+
 def _fault_of(note: bytes, key: VerifierKey) -> Fault:
     """Whether a note that does not hold is of this log, with a wrong signature, or of another."""
     try:

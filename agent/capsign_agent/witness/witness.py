@@ -24,8 +24,14 @@ from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.upstream.connection_generation import Replica, asked_to_stop
 from capsign_agent.upstream.replica_connection import Stubs
-from capsign_agent.witness.log_view import Checkpoint, LogView, SplitViewError
+from capsign_agent.witness.log_view import (
+    Checkpoint,
+    LogView,
+    SplitViewError,
+    demand_covered,
+)
 from capsign_agent.witness.memory import WitnessMemory
+from capsign_agent.witness.told_leaves import ToldLeaves
 
 ASK_S = 10.0
 """Seconds that a look may take."""
@@ -46,9 +52,11 @@ class Witness:
         leave: Callable[[str], None],
         journal: Journal,
         every_s: float,
+        told: ToldLeaves,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`replicas` returns the adapters in use; `leave` ends the use of the one with an address.
+        """`replicas` returns the adapters in use; `leave` ends the use of the one with an address;
+        `told` knows which leaves each has told of.
         Raises JournalError if what was remembered cannot be used.
         """
         self._memory = memory
@@ -57,6 +65,7 @@ class Witness:
         self._leave = leave
         self._journal = journal
         self._every_s = every_s
+        self._told = told
         self._clock = clock
         self._round = 0
         self._agreed_at = clock()
@@ -97,6 +106,7 @@ class Witness:
         """Look through one connection. An adapter that does not answer is asked again next time."""
         answer = evidence_pb2.GetCheckpointResponse()
         proof: list[bytes] = []
+        due = self._told.due(address)
         try:
             answer = await ask.evidence.GetCheckpoint(
                 evidence_pb2.GetCheckpointRequest(
@@ -109,8 +119,9 @@ class Witness:
             shown = self._view.read(answer.checkpoint, answer.verifier_key)
             proof = proof or await self._proof(ask, shown)
             newer = self._view.take(shown, proof)
+            demand_covered(shown, due)
         except SplitViewError as error:
-            self._split(address, error, answer.checkpoint, proof)
+            self._split(address, error, answer.checkpoint, proof, due)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, FailureError):
             # a channel that was closed before the call began raises UsageError
             logs.debug("log.not_shown", adapter=address)
@@ -144,7 +155,9 @@ class Witness:
         bounds.check(answer)
         return list(answer.hashes)
 
-    def _split(self, address: str, error: SplitViewError, note: bytes, proof: list[bytes]) -> None:
+    def _split(
+        self, address: str, error: SplitViewError, note: bytes, proof: list[bytes], due: int
+    ) -> None:
         """Leave an adapter: keep the proof, say it, and tell it to an adapter that is still
         trusted. Once: two looks may have asked it at the same time.
         """
@@ -154,6 +167,7 @@ class Witness:
         self._leave(address)
         view = self._view
         seen, key = view.seen, view.key
+        told = due if error.fault is Fault.WITHHELD else 0
         split = SplitView(
             address,
             time.time_ns() // 1_000_000,
@@ -162,6 +176,7 @@ class Witness:
             seen.note if seen is not None else b"",
             note,
             tuple(proof),
+            told,
         )
         path = self._memory.keep(split)
         heads = split.heads(key) if key is not None else (None, None)
@@ -172,9 +187,10 @@ class Witness:
             kept=path,
             seen=view.size,
             shown=heads[1].size if heads[1] is not None else 0,
+            told=told,
             why=str(error),
         )
         try:
-            self._journal.append(records.split_view(error.fault, *heads))
+            self._journal.append(records.split_view(error.fault, *heads, told))
         except FailureError as failure:
             logs.warning("journal.refused", reason=failure.row.name)

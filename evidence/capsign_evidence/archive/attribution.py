@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import Event
@@ -31,6 +32,16 @@ Grants = Callable[[bytes], Iterable[tuple[str, str, str]]]
 """Grant, tenant and key of each grant that a policy's document gives. Raises ValueError if it is no
 policy.
 """
+
+
+class ReadPolicies(NamedTuple):
+    """How the documents of policies are read. `lacking` is told how many the archive should have
+    and has not, if any.
+    """
+
+    grants: Grants
+    lacking: Callable[[int], None] = lambda _: None
+
 
 ALLOWANCE_MS = 300_000
 """How far an agent's clock may be from the adapter's, and a record from its batch: a record that is

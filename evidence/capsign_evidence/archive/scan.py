@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from capsign_evidence.archive.attribution import (
     Attribution,
-    Grants,
     Policies,
+    ReadPolicies,
     needs_policies,
     read_policies,
 )
@@ -47,8 +47,7 @@ def find(
     upto: int | None = None,
     summaries: bool = True,
     tell: Callable[[Looked], None] = lambda _: None,
-    grants: Grants | None = None,
-    lacking: Callable[[int], None] = lambda _: None,
+    policies: ReadPolicies | None = None,
 ) -> Iterator[Event]:
     """The selected events from leaf `first` up to, and without, `upto`, in reading order; up to the
     size that the archive has now where that is not given. Bounded memory, whatever there is.
@@ -59,18 +58,15 @@ def find(
 
     Conditions on a pod or certificate are also met by what its certificates signed and by the
     records of the agents that had them. Conditions on tenant, key and version are met by agents'
-    records too if `grants` reads the documents of policies (`archive.attribution`); `lacking` is
-    told how many documents the archive should have and has not, if any. Raises ArchiveError.
+    records too if `policies` says how documents are read (`archive.attribution`). Raises
+    ArchiveError.
     """
     size = archive.size if upto is None else upto
     looking = _Looking(archive, size, summaries)
     selection = _with_lives(looking, selection)
     attribution = None
-    if grants is not None and AGENT in selection.streams and needs_policies(selection):
-        policies = _policies(looking, grants)
-        if policies.missing:
-            lacking(len(policies.missing))
-        attribution = Attribution(archive, selection, policies)
+    if policies is not None and AGENT in selection.streams and needs_policies(selection):
+        attribution = Attribution(archive, selection, _held_policies(looking, policies))
     read = 0
     for start, end in looking.runs(max(first, archive.first), selection, attribution):
         tell(Looked(start, size, read))
@@ -162,11 +158,14 @@ def _with(
     )
 
 
-def _policies(looking: _Looking, grants: Grants) -> Policies:
-    """What the archive's policies say, and which of those that were in force it lacks."""
+def _held_policies(looking: _Looking, read: ReadPolicies) -> Policies:
+    """What the archive's policies say; tells how many of those that were in force it lacks."""
     applied = Selection(select({"what": ["admin"], "act": ["policy-applied"]}))
     events = (event for event in looking.all(applied) if event.what != UNREADABLE)
-    return read_policies(looking.archive, events, grants)
+    held = read_policies(looking.archive, events, read.grants)
+    if held.missing:
+        read.lacking(len(held.missing))
+    return held
 
 
 def _runs(

@@ -16,6 +16,7 @@ from capsign_agent.agent import Agent
 from capsign_agent.journal.journal import Journal
 from capsign_agent.upstream.connection_generation import Replica
 from capsign_agent.witness.memory import WitnessMemory
+from capsign_agent.witness.told_leaves import ToldLeaves
 from capsign_agent.witness.witness import Witness
 from capsign_evidence.split_view import Fault, Finding, SplitView, judge
 from capsign_wire.adapter.v1 import evidence_pb2
@@ -139,6 +140,34 @@ async def test_two_looks_at_once_tell_of_one_split_view(
         assert agent.witness.left == {f"127.0.0.1:{other.port}"}
         await until(lambda: agent.reach.connected == 2)
     assert len(reported(adapter)) == 1
+
+
+async def test_an_adapter_whose_log_stands_still_is_left(
+    place: Home, adapter: FakeAdapter, other: FakeAdapter, log: FakeLog
+) -> None:
+    """Each checkpoint is good and extends the one before; what it lacks is what the same adapter
+    says that it has signed.
+    """
+    place.hurry(covered_after_s=lambda _: 0.0)
+    async with running(place) as agent:
+        await seen(agent, log)
+        while max(adapter.signed, other.signed) < 7:  # in leaf 6, of a log that shows 5
+            await signs(place, agent)
+        honest, frozen = sorted((adapter, other), key=lambda one: one.signed)
+        honest.log = log.fork(0).grow(200)
+        frozen.log = honest.log.fork(0)
+        frozen.log.shows = 5
+        await agent.witness.look()
+        assert agent.witness.left == {f"127.0.0.1:{frozen.port}"}
+        assert agent.faults() == []
+        await until(lambda: agent.reach.connected == 2)
+    [split] = kept(place)
+    assert (split.fault, split.told) == (Fault.WITHHELD, 7)
+    [told] = reported(honest)
+    assert (told.log_fault, told.leaf_index_plus_one) == (evidence_pb2.LOG_FAULT_WITHHELD, 7)
+    assert judge(split, log.key) is Finding.UNDECIDED
+    tree = honest.log.tree
+    assert judge(split, log.key, lambda size: tree(size).root()) is Finding.WITHHELD
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -282,7 +311,12 @@ async def test_a_connection_that_was_closed_before_the_look_is_no_end(tmp_path: 
     replica = SimpleNamespace(address="a:1", connections=[SimpleNamespace(ready=True, ask=ask)])
     journal = cast(Journal, None)
     witness = Witness(
-        WitnessMemory(tmp_path), lambda: [cast(Replica, replica)], lambda _: None, journal, 60
+        WitnessMemory(tmp_path),
+        lambda: [cast(Replica, replica)],
+        lambda _: None,
+        journal,
+        60,
+        ToldLeaves(60),
     )
     await witness.look()
     assert not witness.left

@@ -27,6 +27,7 @@ def find(
 ) -> Iterator[Event]:
     """As `capsign_evidence.archive.scan.find`."""
     from capsign_evidence.archive import scan
+    from capsign_evidence.archive.attribution import ReadPolicies
 
     from capsign_cli.audit.policy_grants import grants_in
 
@@ -37,8 +38,7 @@ def find(
         upto=upto,
         summaries=summaries,
         tell=tell,
-        grants=grants_in,
-        lacking=_warn,
+        policies=ReadPolicies(grants_in, _warn),
     )
 
 

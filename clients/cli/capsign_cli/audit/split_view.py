@@ -30,7 +30,11 @@ _SENTENCES = {
     Finding.NOT_IN_LOG: "The log's key signed a tree that this log does not hold.",
     Finding.UNDECIDED: (
         "The log's key signed both, and no proof joins them. Give an archive of the log, which "
-        "decides."
+        "decides, or a larger one."
+    ),
+    Finding.WITHHELD: (
+        "The adapter told of a signature that this log has, and showed the agent a log that ends "
+        "before it."
     ),
 }
 _EXIT_CODES = {Finding.NOTHING: 0, Finding.UNDECIDED: UNKNOWN}
@@ -66,6 +70,7 @@ def command(context: click.Context, file: Path, archive: str | None, log_key: st
             "log_key": key.text(),
             "seen": _told(seen),
             "shown": _told(shown),
+            "told": split.told,
         }
     )
     context.exit(_EXIT_CODES.get(finding, REFUSED))

@@ -107,6 +107,8 @@ class _LogFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogFault.Val
     """The proof that one tree extends the other does not verify."""
     LOG_FAULT_SHRUNK: _LogFault.ValueType  # 5
     """The log has fewer leaves than were seen."""
+    LOG_FAULT_WITHHELD: _LogFault.ValueType  # 6
+    """The log does not show the leaf of a signature, long after the same adapter named it."""
 
 class LogFault(_LogFault, metaclass=_LogFaultEnumTypeWrapper):
     """How what an adapter showed contradicts what an agent has seen of the log."""
@@ -123,6 +125,8 @@ LOG_FAULT_INCONSISTENT: LogFault.ValueType  # 4
 """The proof that one tree extends the other does not verify."""
 LOG_FAULT_SHRUNK: LogFault.ValueType  # 5
 """The log has fewer leaves than were seen."""
+LOG_FAULT_WITHHELD: LogFault.ValueType  # 6
+"""The log does not show the leaf of a signature, long after the same adapter named it."""
 Global___LogFault: _TypeAlias = LogFault  # noqa: Y015
 
 @_typing.final
@@ -172,7 +176,7 @@ class AuditRecord(_message.Message):
     """For an OUTCOME that is not DONE, and for IDENTITY_REFUSED."""
     leaf_index_plus_one: _builtins.int
     """For DONE: the leaf that the adapter named, plus one; 0: none. For ALIVE: that of the last batch
-    that was taken.
+    that was taken. For SPLIT_VIEW with WITHHELD: the leaf that is not shown, plus one.
     """
     caller: _builtins.str
     """Name of the socket."""
