@@ -35,6 +35,7 @@ from capsign_agent.upstream.call import Call
 from capsign_agent.upstream.coalesce import Coalescer, on_the_loop
 from capsign_agent.upstream.connection_generation import ConnectionGeneration
 from capsign_agent.upstream.streams import Reachability, StreamSetup, streams_of
+from capsign_agent.witness.told_leaves import ToldLeaves
 from capsign_cli.dev.ca import DevelopmentCa, Identity
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.failures import FailureError
@@ -70,6 +71,7 @@ class BenchAgent:
         setup = StreamSetup(
             self._coalescer,
             OutcomeRecorder(self._journal, metrics, lambda *_: None),
+            ToldLeaves(USUAL.covered_after_s(60)),
             Reachability(time.monotonic()),
             metrics,
             exchange_s=CALL_SECONDS / 2,

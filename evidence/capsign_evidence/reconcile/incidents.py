@@ -11,8 +11,20 @@ from capsign_evidence.incident_leaf import PASSING, IncidentKind, IncidentLeaf, 
 
 MAX_STANDING = 768
 """Most incidents that stand at once and do not pass. What is found beyond that is not told until
-others have ended; what can be found again later (signatures, a cut tail) is told then.
+others have ended: signatures and a cut tail are found again then, and the rest waits (FOUND_ONCE).
 """
+
+FOUND_ONCE = frozenset(
+    {
+        IncidentKind.REPORTED_NOT_SIGNED,
+        IncidentKind.GAP,
+        IncidentKind.SPLIT_VIEW,
+        IncidentKind.FORGED_CHAIN,
+        IncidentKind.REPLAYED_BATCH,
+        IncidentKind.BATCH_LOST,
+    }
+)
+"""What one record or batch shows, and nothing later shows again."""
 
 MAX_OF_WORKLOAD = 64
 """Most of them that are about one workload: who invents lives keeps nobody else's from being
@@ -23,7 +35,7 @@ MAX_PASSING, MAX_PASSING_OF_WORKLOAD = 256, 32
 """The same of the kinds that pass: what pages nobody takes no place from what does."""
 
 MAX_UNTOLD = 4096
-"""Most keys of incidents that are remembered because there was no room to tell them."""
+"""Most incidents that are remembered because there was no room to tell them."""
 
 MAX_COUNT = (1 << 32) - 1
 
@@ -99,7 +111,8 @@ class Standing:
         self._of = Counter((one.kind in PASSING, one.workload) for one in self._by_key.values())
         self._all = Counter(one.kind in PASSING for one in self._by_key.values())
         self._changes: list[Change] = []
-        self._untold: dict[IncidentKey, None] = {}
+        self._untold: dict[IncidentKey, Incident] = {}
+        """The oldest first."""
 
     def __iter__(self) -> Iterator[Incident]:
         return iter(self._by_key.values())
@@ -144,18 +157,20 @@ class Standing:
             last = max(known.last, span[1])
             self._by_key[key] = replace(known, count=grown, last=last)
             return True
-        if self._full(key):
-            if len(self._untold) < MAX_UNTOLD:
-                self._untold[key] = None
-            return False
-        self._untold.pop(key, None)
         fresh = Incident(
             *key, intent_id, leaf_index + 1, *span, min(max(count, 0), MAX_COUNT), since_ms
         )
-        self._by_key[key] = fresh
-        self._count(key, 1)
-        self._changes.append(Change(IncidentState.FOUND, fresh))
-        return True
+        if not self._full(key):
+            self._untold.pop(key, None)
+            self._stand(fresh)
+            return True
+        waiting = self._untold.get(key)
+        if waiting is not None:
+            grown, last = min(waiting.count + count, MAX_COUNT), max(waiting.last, span[1])
+            self._untold[key] = replace(waiting, count=grown, last=last)
+        elif len(self._untold) < MAX_UNTOLD:
+            self._untold[key] = fresh
+        return False
 
     def ended(self, key: IncidentKey) -> None:
         """It is not there any more; nothing if it was not."""
@@ -164,6 +179,19 @@ class Standing:
         if gone is not None:
             self._count(key, -1)
             self._changes.append(Change(IncidentState.ENDED, gone))
+            self._tell_waiting()
+
+    def _stand(self, incident: Incident) -> None:
+        self._by_key[incident.key] = incident
+        self._count(incident.key, 1)
+        self._changes.append(Change(IncidentState.FOUND, incident))
+
+    def _tell_waiting(self) -> None:
+        """Tell what is found once and waits, the oldest first, as far as there is room now."""
+        for key, incident in list(self._untold.items()):
+            if key.kind in FOUND_ONCE and not self._full(key):
+                del self._untold[key]
+                self._stand(incident)
 
     def _count(self, key: IncidentKey, by: int) -> None:
         passes = key.kind in PASSING
