@@ -106,13 +106,17 @@ class Change(NamedTuple):
 class Standing:
     """The incidents that stand, and the changes that nobody has taken yet."""
 
-    def __init__(self, incidents: Iterable[Incident] = ()) -> None:
+    def __init__(
+        self, incidents: Iterable[Incident] = (), waiting: Iterable[Incident] = ()
+    ) -> None:
+        """`waiting`: what another one had found and had no room for; it is told if there is now."""
         self._by_key = {one.key: one for one in incidents}
         self._of = Counter((one.kind in PASSING, one.workload) for one in self._by_key.values())
         self._all = Counter(one.kind in PASSING for one in self._by_key.values())
         self._changes: list[Change] = []
-        self._untold: dict[IncidentKey, Incident] = {}
+        self._untold = {one.key: one for one in waiting if one.key not in self._by_key}
         """The oldest first."""
+        self._tell_waiting()
 
     def __iter__(self) -> Iterator[Incident]:
         return iter(self._by_key.values())
@@ -199,6 +203,10 @@ class Standing:
         self._of[passes, key.workload] += by
         if not self._of[passes, key.workload]:
             del self._of[passes, key.workload]
+
+    def waiting(self) -> list[Incident]:
+        """What is found once and waits for room, the oldest first; at most MAX_UNTOLD."""
+        return [one for one in self._untold.values() if one.kind in FOUND_ONCE]
 
     def take_changes(self) -> list[Change]:
         """What changed since this was called last, in order."""

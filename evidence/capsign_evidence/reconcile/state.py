@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from capsign_evidence.reconcile.incidents import Incident
+
 MAX_SIGNED = 8192
 """Most intents of one workload that are reported and signed and have no outcome yet."""
 MAX_CLAIMS = 4096
@@ -123,6 +125,8 @@ class State:
     """Lives that have ended, and their last sequence number."""
     cut: dict[bytes, Life] = field(default_factory=dict)
     """Lives that ended without saying so."""
+    waiting: list[Incident] = field(default_factory=list)
+    """Incidents that nothing will show again and that found no room, the oldest first."""
 
 
 def bound(table: dict[Any, Any], most: int) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from capsign_evidence import leaf
 from capsign_evidence.incident_leaf import IncidentKind as Kind
-from capsign_evidence.reconcile.incidents import Incident
+from capsign_evidence.incident_leaf import IncidentState
+from capsign_evidence.reconcile.incidents import MAX_STANDING, Incident, IncidentKey, Standing
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import MAX_LIVES, MAX_LIVES_OF_KEY, Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
@@ -293,6 +294,45 @@ def test_a_theft_that_found_no_room_is_told_once_there_is_some(log: Log) -> None
     reconciler.sweep()
     assert Kind.SIGNED_NOT_REPORTED in {one.kind for one in reconciler.standing}
     assert reconciler.untold == 0
+
+
+def test_what_is_found_once_and_finds_no_room_is_told_once_there_is_some(log: Log) -> None:
+    """A gap or a second story of one life shows once. It was counted, and then nobody ever heard
+    whose it was.
+    """
+    agent = Agent(log, 1)
+    agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_SPLIT_VIEW, log_fault=pb.LOG_FAULT_FORKED))
+    agent.deliver()
+    crowd = [
+        Incident(Kind.GAP, WORKLOAD, numbered(number), b"", b"", 0, 1, 1, 1, 1)
+        for number in range(64)
+    ]
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], None, crowd)
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    assert (reconciler.take_changes(), reconciler.untold) == ([], 1)
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode(reconciler.state), type=State)
+    # a person closes one of the others, and another replica goes on
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], known, crowd[1:])
+    [change] = reconciler.take_changes()
+    assert (change.state, change.incident.kind) == (IncidentState.FOUND, Kind.SPLIT_VIEW)
+    assert change.incident.boot_id == agent.boot
+    assert (reconciler.untold, reconciler.state.waiting) == (0, [])
+
+
+def test_what_waits_for_room_is_told_as_soon_as_another_ends() -> None:
+    crowd = [
+        Incident(Kind.GAP, "", numbered(number), b"", b"", 0, 1, 1, 1, 1)
+        for number in range(MAX_STANDING)
+    ]
+    standing = Standing(crowd)
+    key = IncidentKey(Kind.FORGED_CHAIN, WORKLOAD, numbered(1), bytes(32))
+    assert not standing.found(key, 5, count=2)
+    assert not standing.found(key, 6, count=3)
+    standing.ended(crowd[0].key)
+    assert [one.incident.key for one in standing.take_changes()] == [crowd[0].key, key]
+    assert standing.has(key)
+    assert [(one.count, one.since_ms) for one in standing if one.key == key] == [(5, 5)]
 
 
 def test_a_backlog_of_an_honest_agent_accuses_nobody_however_long(log: Log) -> None:
