@@ -212,6 +212,29 @@ def test_loops_that_have_ended_leave_no_errors_to_those_that_follow(agent, mode)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "done", "")
 
 
+CLOSED_AT_ONCE = """
+import asyncio, sys, capsign
+async def several():
+    async with capsign.AsyncSigner(coalesce=sys.argv[1] == "stream") as signer:
+        calls = (signer.sign(b"m", purpose="mail", algorithm="Ed25519") for _ in range(20))
+        await asyncio.gather(*calls)
+for _ in range(60):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(several())
+    loop.close()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("mode", ["stream", "unary"])
+def test_a_loop_that_is_closed_right_after_the_signer_leaves_no_errors(agent, mode):
+    """In one of three loops gRPC had not heard the end of the stream yet, and told the next one:
+    "Event loop is closed".
+    """
+    result = run(CLOSED_AT_ONCE, agent, mode)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "done", "")
+
+
 async def test_what_a_loop_had_open_is_closed_with_it(agent):
     signer = capsign.AsyncSigner(agent.path)
     opened: list[Any] = []

@@ -24,6 +24,9 @@ from capsign.jobs import Answer, Job, closed_answer
 if TYPE_CHECKING:
     from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceAsyncStub
 
+ENDING_S = 0.25
+"""How long the agent has to end a stream that is closed, seconds."""
+
 Call = Any
 """A grpc.aio.StreamStreamCall; the stubs' name for it differs between releases."""
 
@@ -134,7 +137,12 @@ class AsyncStream:
         call: Call = self._stub.SignStream()
         writer = self._loop.create_task(self._write(call), name="capsign-stream-write")
         try:
-            return await self._read(call)
+            answered = await self._read(call)
+            if self._closed:
+                # the last that gRPC says of this call
+                await call.code()
+                await asyncio.wait([writer])
+            return answered
         finally:
             self._connected = False
             writer.cancel()
@@ -158,6 +166,9 @@ class AsyncStream:
         try:
             while True:
                 message = self.scheduler.next_message(clock())
+                if message is None and self._closed:
+                    await call.done_writing()
+                    return  # the agent ends it, and the reader sees that
                 if message is None:
                     self._wake.clear()
                     await self._wake.wait()
@@ -169,8 +180,7 @@ class AsyncStream:
             pass  # the stream broke
         except Exception as error:
             _report(error)
-        finally:
-            call.cancel()  # if it did not end by itself: the reader notices and starts again
+        call.cancel()  # if it did not end by itself: the reader notices and starts again
 
     def _unstall(self) -> None:
         self._stall = None
@@ -179,15 +189,24 @@ class AsyncStream:
             self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
 
     async def close(self) -> None:
-        """Settle every job and end the stream."""
+        """Settle every job and end the stream.
+
+        The agent is asked to end it, and has ENDING_S: a call that is cancelled instead has its
+        last word of gRPC's after this returns, and a loop that is closed by then makes gRPC report
+        "Event loop is closed" in the next one.
+        """
         self._closed = True
         _tell(self.scheduler.close())
         for timer in (self._sweep, self._stall):
             if timer is not None:
                 timer.cancel()
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            task = self._task
+            if self._connected:
+                await asyncio.wait([task], timeout=ENDING_S)
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _report(error: Exception) -> None:
