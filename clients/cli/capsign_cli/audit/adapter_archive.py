@@ -27,7 +27,8 @@ _AGAIN = "Fetch it again; if it stays so, this is an incident."
 
 
 class AdapterArchive:
-    """Its size is that of a checkpoint which is not older than FRESH_MS. Methods as in
+    """Its size is that of a checkpoint: of the tree as it is when first asked, and then of one that
+    is not older than FRESH_MS. Methods as in
     `capsign_evidence.archive.interface`; they raise CliError for answers that contradict
     themselves, and grpc.RpcError.
     """
@@ -55,7 +56,8 @@ class AdapterArchive:
         from capsign_evidence.note import NoteError, parse_note
 
         try:
-            self._covered = TreeHead.parse(parse_note(self._note()).text).size
+            note = self._note(FRESH_MS if self._covered else 0)
+            self._covered = TreeHead.parse(parse_note(note).text).size
         except NoteError as error:
             raise _contradicts(f"The adapter's checkpoint is malformed: {error}.") from None
         return self._covered

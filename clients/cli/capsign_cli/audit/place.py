@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from capsign_cli import dev_state, endpoints, profiles
 from capsign_cli.failures import REFUSED, UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -30,6 +31,51 @@ def options(command: Command) -> Command:
         help="File with the password of a postgresql:// URL.",
     )
     return where(password(command))
+
+
+def options_or_adapter(command: Command) -> Command:
+    """The same, where ARCHIVE may be left out: then a running adapter is asked, the one of a
+    profile, of variables or of --dir. Its options arrive as `profile`, `identity` and `directory`.
+    """
+    where = click.argument("place", metavar="[ARCHIVE]", required=False, envvar="CAPSIGN_ARCHIVE")
+    password = click.option(
+        "--password-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File with the password of a postgresql:// URL.",
+    )
+    profile = click.option(
+        "--profile",
+        shell_complete=profiles.complete,
+        help="Without ARCHIVE: adapter and files by a name of ~/.config/capsign/profiles.toml; "
+        "also CAPSIGN_PROFILE.",
+    )
+    identity = click.option(
+        "--as",
+        "identity",
+        default="responder",
+        show_default=True,
+        help="Without ARCHIVE: which client of --dir to be.",
+    )
+    return where(password(profile(identity(dev_state.directory_option(command)))))
+
+
+@contextmanager
+def opened_or_running(
+    place: str | None, password_file: Path | None, options: dict[str, Any]
+) -> Iterator[Archive]:
+    """The archive, or the log of the adapter that the options mean, which are taken out of them.
+    Raises CliError, and grpc.RpcError.
+    """
+    named = {name: options.pop(name) for name in ("profile", "identity", "directory")}
+    if place is not None:
+        with opened(place, password_file) as archive:
+            yield archive
+        return
+    from capsign_cli.audit.adapter_archive import AdapterArchive
+
+    files = dict.fromkeys(("address", "ca", "cert", "key", "server_name"))
+    with endpoints.adapter_of({**files, **named}).channel() as channel:
+        yield AdapterArchive(channel)
 
 
 @contextmanager

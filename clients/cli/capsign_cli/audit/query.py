@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@places.options
+@places.options_or_adapter
 @conditions.options
 @click.option(
     "--message",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @conditions.read_all
 @output.option_of("text", "json", "csv")
 def query(
-    place: str,
+    place: str | None,
     password_file: Path | None,
     message: Path | None,
     limit: int | None,
@@ -45,6 +45,9 @@ def query(
     ARCHIVE is the store's file or a copy of it, the postgresql:// URL of a store, a directory of
     tiles, or a store and, after a comma, the directory that its first leaves were moved to.
 
+    Without ARCHIVE a running adapter is asked, for as long as you believe it; it reads the whole
+    log, so of a large one read the store.
+
     Give an option several times for any of several values; different options must all hold. What a
     pod itself refused is found too, also by --tenant, --key and --pod, which the policies and
     certificates in ARCHIVE say of it. With -o json each line is one event.
@@ -54,14 +57,14 @@ def query(
     if message is not None:
         text = "Only who holds the tenant's pepper can tell which commitment a message has."
         advice = (
-            f"Run: capsign audit prove {places.named(place)} "
+            f"Run: capsign audit prove {places.named(place) if place else 'ARCHIVE'} "
             f"--message {shlex.quote(str(message))} --tenant TENANT"
         )
         raise CliError(USAGE, "PEPPER_NEEDED", text, advice)
     selection = conditions.selection(given)
     looked = Looked(0, 0, 0)
     found = 0
-    with _opened(place, password_file) as archive, output.progress() as say:
+    with _opened(place, password_file, given) as archive, output.progress() as say:
 
         def tell(now: Looked) -> None:
             nonlocal looked
@@ -81,4 +84,4 @@ def query(
         click.echo(f"{told}.", err=True)
 
 
-_opened = places.opened
+_opened = places.opened_or_running

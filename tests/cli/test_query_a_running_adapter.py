@@ -1,0 +1,77 @@
+"""`capsign audit query` without an archive asks the adapter that a profile or variables mean."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from capsign_cli import __main__ as cli
+from capsign_cli import output
+from capsign_evidence.leaf import Act, admin
+from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
+from capsign_wire.types.v1 import failures_pb2
+from support.adapter_rig import APP, AUDITOR, AdapterRig
+from support.replica import RunningReplica
+
+
+@pytest.fixture(autouse=True)
+def _tables_again():
+    yield
+    output.start([])
+
+
+@pytest.fixture
+def replica(tmp_path):
+    """What an agent refused by itself, of a log with more than a tile."""
+    running = RunningReplica(tmp_path, AdapterRig(tmp_path / "store"))
+    store = running.rig.store
+    with running.as_(APP) as channel:
+        record = evidence_pb2.AuditRecord(
+            sequence=1,
+            time_ms=1,
+            kind=evidence_pb2.AUDIT_KIND_OUTCOME,
+            outcome=failures_pb2.OUTCOME_REFUSED,
+            reason=failures_pb2.REASON_RATE_LIMITED,
+            grant="orders-jwt",
+        )
+        batch = evidence_pb2.AuditBatch(boot_id=b"a" * 16, records=[record])
+        request = evidence_pb2.SubmitAuditRequest(batch=batch.SerializeToString())
+        store.append([admin(1, bytes(32), Act.LOG_OPENED, APP, "log", 0)] * 300, 1)
+        evidence_pb2_grpc.EvidenceServiceStub(channel).SubmitAudit(request, timeout=10)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def query(replica, tmp_path, capsys, monkeypatch):
+    """Runs it; exit code, and the events."""
+    certificate, key = replica.authority.issue(AUDITOR).write(tmp_path, "auditor")
+    given = {
+        "ADAPTER": replica.address,
+        "CA": tmp_path / "ca.pem",
+        "CERT": certificate,
+        "KEY": key,
+        "SERVER_NAME": "localhost",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"CAPSIGN_{name}", str(value))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["audit", "query", *arguments, "-o", "json"])
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        return [json.loads(line) for line in said.out.splitlines()], said.err
+
+    return run
+
+
+def test_one_command_finds_what_a_pod_refused(query):
+    found, said = query("--key", "demo/orders", "--stream", "agent", "--outcome", "refused")
+    assert [(one["grant"], one["reason"]) for one in found] == [("orders-jwt", "RATE_LIMITED")]
+    assert "lacks" not in said
+
+
+def test_entries_of_all_tiles_are_read(query, replica):
+    found, _ = query("--act", "log-opened")
+    assert len(found) == 300
