@@ -60,6 +60,7 @@ def test_a_rollout_from_start_to_undo(run):
     assert run("pause", "demo/orders")[0] == 0
     code, out, err = run("status", "demo/orders", "--timeout", "30")
     assert (code, "ROLLOUT_PAUSED" in err) == (1, True)
+    assert "`capsign rollout history demo/orders`" in err
     assert run("resume", "demo/orders")[0] == 0
     code, out, err = run("promote", "demo/orders", "--full", "--yes")
     while "ROLLOUT_CONFLICT" in err:

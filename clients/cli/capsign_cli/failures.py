@@ -89,8 +89,9 @@ def _of_command(error: BaseException) -> Told | None:
         case CliError():
             return error.told
         case KeyboardInterrupt():
-            text = "Ended by Ctrl-C. What was under way may have happened."
-            return Told(INTERRUPTED, "INTERRUPTED", text, "Look before you repeat it.")
+            text = "Ended by Ctrl-C. A change that was under way may have happened."
+            advice = "If this command changes something, look before you repeat it."
+            return Told(INTERRUPTED, "INTERRUPTED", text, advice)
         case click.Abort():
             advice = "Where nobody can answer, --yes says it."
             return Told(REFUSED, "NOT_CONFIRMED", "Nothing was done.", advice)

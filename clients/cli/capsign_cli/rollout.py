@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from capsign_cli import endpoints, output, rollout_view, rollout_watch
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
+from capsign_cli.patience import patient
 
 if TYPE_CHECKING:
     from capsign_wire.adapter.v1 import rollouts_pb2 as pb
@@ -111,9 +112,9 @@ def get(name: str, watch: bool, number: int, **options: Any) -> None:
         if not watch:
             _tell(_get(stub, name, number).rollout)
         elif output.is_json() or not sys.stdout.isatty():
-            rollout_watch.lines(lambda: _get(stub, name, number))
+            rollout_watch.lines(patient(lambda: _get(stub, name, number)))
         else:
-            rollout_watch.live(lambda: _get(stub, name, number))
+            rollout_watch.live(patient(lambda: _get(stub, name, number)))
 
 
 @rollout.command()
@@ -122,14 +123,16 @@ def get(name: str, watch: bool, number: int, **options: Any) -> None:
 @_of_key
 def status(name: str, timeout: float, number: int, **options: Any) -> None:
     """Say whether a rollout is healthy: exit code 0 if it is done; 1 if it was aborted, rolled
-    back or overtaken, or is paused; 3 if it is under way.
+    back or overtaken, or is paused; 3 if it is under way. An adapter that does not answer is asked
+    again until the time is over.
     """
     end = time.monotonic() + timeout
     with _asked(options) as stub:
-        found = _get(stub, name, number).rollout
+        look = patient(lambda: _get(stub, name, number), timeout)
+        found = look().rollout
         while not rollout_view.is_over(found) and found.pace <= 1 and time.monotonic() < end:
             time.sleep(min(rollout_watch.LOOK_SECONDS, max(0.0, end - time.monotonic())))
-            found = _get(stub, name, number).rollout
+            found = look().rollout
     stage = rollout_view.stage_of(found)
     if stage == rollout_view.DONE:
         _tell(found)
@@ -139,9 +142,9 @@ def status(name: str, timeout: float, number: int, **options: Any) -> None:
         after = ""
         if stage == "overtaken" and found.newest > found.number:
             after = f" Rollout {found.newest} came before its end."
-        name = stage.upper().replace("-", "_") if found.pace <= 1 else "PAUSED"
+        what = stage.upper().replace("-", "_") if found.pace <= 1 else "PAUSED"
         advice = f"See `capsign rollout history {name}`."
-        raise CliError(REFUSED, f"ROLLOUT_{name}", f"{line}.{after}", advice)
+        raise CliError(REFUSED, f"ROLLOUT_{what}", f"{line}.{after}", advice)
     raise CliError(UNKNOWN, "ROLLOUT_UNDER_WAY", f"{line}.", "Wait longer with --timeout.")
 
 
