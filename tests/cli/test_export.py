@@ -21,7 +21,7 @@ from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.audit.export_cursor import Cursor, CursorFile
 from capsign_cli.audit.export_endpoint import Endpoint
-from capsign_cli.audit.export_ocsf import uid_of
+from capsign_cli.audit.export_ocsf import ocsf, uid_of
 from capsign_cli.audit.export_parquet import COLUMNS, ParquetSink
 from capsign_cli.audit.export_run import Export, Patience
 from capsign_cli.audit.export_sinks import LinesSink, SinkBusyError
@@ -424,11 +424,34 @@ def test_parquet_has_one_typed_schema_and_every_event_once(run, place, rig, tmp_
     assert not [file for file in to.iterdir() if file.name.startswith(".")]
 
 
+def parquet_of(events, tmp_path):
+    with contextlib.closing(ParquetSink(tmp_path / "parquet", ORIGIN)) as sink:
+        sink.take(events, (0, 0))
+    return duckdb.connect().read_parquet(str(tmp_path / "parquet" / "*.parquet"))
+
+
+STEPPED = Event(
+    index=1,
+    time_ms=1_790_000_000_000,
+    stream="adapter",
+    what="rollout-step",
+    act="rollout-rolled-back",
+    details={"verdict": "failed", "after": {"signed": 40, "verify_failed": 10}},
+)
+
+
+def test_parquet_and_ocsf_have_what_only_a_kind_of_events_has(tmp_path):
+    """Why a rollout rolled back stood in the log, and in no export of it."""
+    found = parquet_of([STEPPED], tmp_path)
+    chosen = "details->>'$.verdict', (details->>'$.after.verify_failed')::INTEGER"
+    assert found.project(chosen).fetchall() == [("failed", 10)]
+    assert ocsf(ORIGIN, STEPPED)["unmapped"]["details"] == dict(STEPPED.details)
+
+
 def test_parquet_has_a_time_that_no_calendar_has(tmp_path):
-    sink = ParquetSink(tmp_path / "parquet", ORIGIN)
-    with contextlib.closing(sink):
-        sink.take([Event(index=0, time_ms=(1 << 64) - 1, stream="agent", what="outcome")], (0, 0))
-    found = duckdb.connect().read_parquet(str(tmp_path / "parquet" / "*.parquet"))
+    found = parquet_of(
+        [Event(index=0, time_ms=(1 << 64) - 1, stream="agent", what="outcome")], tmp_path
+    )
     assert found.aggregate("year(max(time))").fetchall() == [(9999,)]
 
 

@@ -7,12 +7,13 @@ import json
 import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import output
+from capsign_cli.audit.event_lines import text_of
 from capsign_cli.audit.timeline_data import GROUPS, Row, Timeline
 from capsign_cli.audit.timeline_events import rows_of
 from capsign_cli.audit.timeline_page import render
 from capsign_cli.audit.timeline_receipts import covering
 from capsign_cli.audit.timeline_text import FINE, PLAIN, lanes_of, lines
-from capsign_evidence.archive.events import Event
+from capsign_evidence.archive.events import Event, described
 from capsign_evidence.note import VerifierKey
 from capsign_evidence.receipt import verify_receipt
 from capsign_wire.types.v1 import signing_pb2
@@ -125,6 +126,13 @@ def test_a_refusal_that_both_tell_counts_once():
     own = event("outcome", stream="agent", intent_id=bytes(16), outcome="refused")
     groups = [row.group for row in rows_of([adapters, agents, own])]
     assert groups == ["refused", "record", "refused"]
+
+
+def test_a_row_and_a_line_say_what_only_its_kind_has():
+    told = event("split-view", details={"log_fault": "shrunk", "seen_size": 12, "seen": {"x": 0}})
+    (row,) = rows_of([told])
+    assert row.texts["detail"] == "log_fault shrunk, seen_size 12"
+    assert text_of(described(told)).endswith("log_fault=shrunk  seen_size=12")
 
 
 def test_lanes_lose_no_row():

@@ -103,7 +103,7 @@ EXPECTED = {
     "workload": 6,
     "two workloads": 1,
     "key": 1,
-    "version": 1,
+    "version": 2,
     "intent": 2,
     "intent of an entry": 1,
     "commitment": 1,

@@ -9,11 +9,14 @@ from typing import Any
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 
+from capsign_evidence.archive import act_targets
+from capsign_evidence.archive.details import STAGES, told
 from capsign_evidence.archive.events import ADAPTER, NAMES, UNREADABLE, Event
 from capsign_evidence.drift_leaf import Drifted
 from capsign_evidence.incident_leaf import IncidentLeaf
-from capsign_evidence.leaf import Act, Kind, LeafError, ProposedAct, SecondKey, SigningLeaf
+from capsign_evidence.leaf import Act, Kind, LeafError, SecondKey, SigningLeaf
 from capsign_evidence.leaf_reader import Admin, Entry, Proposal, decode
+from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep
 
 OUTCOMES = {
@@ -32,9 +35,12 @@ _RENAMED = {
     "leaf_index_plus_one": "names_leaf",
     "first": "sequence",
     "last": "last_sequence",
-    "what": "",  # a proposal's, taken apart below
 }
 """Fields of entries that have another name in an event, by their own."""
+
+_TAKEN_APART = frozenset({"group", "second", "what", "drift", "incident", "state"})
+"""Fields that are told in another form, below. What else is no field of an event is in its details.
+"""
 
 
 def of_entry(index: int, entry: bytes) -> Event:
@@ -71,6 +77,9 @@ def of_decoded(index: int, decoded: Entry) -> Event:
                 found = getattr(value, part)
                 values[f"second_{part}"] = convert(found) if convert else found
     values.update(_own(decoded))
+    if rest := _details_of(decoded):
+        details = ((name, told(name, getattr(decoded, name))) for name in rest)
+        values["details"] = {name: value for name, value in details if value != ""}
     return Event(**values)
 
 
@@ -84,73 +93,33 @@ def _own(decoded: Entry) -> dict[str, Any]:
     """What is told in another form than it is recorded."""
     match decoded:
         case Proposal():
-            destroys = decoded.what.act is ProposedAct.KEY_DESTROY
             return {
                 "proposal_id": decoded.what.proposal_id,
                 "target": decoded.what.target,
                 "digest": decoded.what.digest,
                 "subject": word(decoded.what.act),
                 "reason": word(decoded.reason) if decoded.reason else "",
-                **(_key(decoded.what.target) if destroys else {}),
+                **act_targets.of_proposal(decoded.what.act, decoded.what.target),
             }
         case Admin():
-            return _subject(decoded.act, decoded.target)
+            return act_targets.of_act(decoded.act, decoded.target)
         case Drifted():
             return {"subject": word(decoded.drift), "target": decoded.subject}
         case IncidentLeaf():
             return {"subject": word(decoded.incident), "act": word(decoded.state)}
         case RolloutStep():
-            return {"key_version": decoded.after_version, "subject": str(decoded.stage)}
+            stage = STAGES.get(decoded.stage, str(decoded.stage))
+            return {"key_version": decoded.after_version, "subject": stage}
         case _:
             return {}
 
-
-def _subject(act: Act, target: str) -> dict[str, Any]:
-    """The key, tenant, grant or workload that an administrative act was on, under its own name: who
-    asks about a key is told that it was revoked, too.
-    """
-    if act in _OF_KEYS:
-        return _key(target)
-    name = _OF_OTHERS.get(act)
-    return {name: target} if name else {}
-
-
-def _key(target: str) -> dict[str, Any]:
-    """Tenant, key and version of a target that has the form of one or two of those."""
-    tenant, *rest = target.split("/")
-    if len(rest) == 1:
-        return {"tenant": tenant, "key": rest[0]}
-    if len(rest) == 2 and rest[1].isdigit():
-        return {"tenant": tenant, "key": rest[0], "key_version": int(rest[1])}
-    return {}
-
-
-_OF_KEYS = frozenset(
-    {
-        Act.KEY_CREATED,
-        Act.KEY_PUBLISHED,
-        Act.KEY_ACTIVATED,
-        Act.KEY_SUSPENDED,
-        Act.KEY_RESUMED,
-        Act.KEY_DEACTIVATED,
-        Act.KEY_COMPROMISED,
-        Act.KEY_DESTROYED,
-        Act.KEY_GONE,
-        Act.KEY_REVOKED,
-        Act.KEY_VERSION_REVOKED,
-        Act.KEY_MOVE_REFUSED,
-    }
-)
-_OF_OTHERS = {
-    Act.GRANT_REVOKED: "grant",
-    Act.WORKLOAD_REVOKED: "workload",
-    Act.TENANT_REVOKED: "tenant",
-}
 
 _SHARED = tuple(field.name for field in fields(SigningLeaf))
 Plan = tuple[tuple[str, str], ...]
 _plans: dict[int, Plan] = {}
 """By kind; made when the first of its kind is read."""
+_rests: dict[int, tuple[str, ...]] = {}
+"""Likewise what is among details."""
 _SECOND = tuple(field.name for field in fields(SecondKey))
 
 
@@ -158,10 +127,25 @@ def _plan_of(decoded: Entry) -> Plan:
     """Each field of an entry with the field of an event that it is, empty where it is none."""
     plan = _plans.get(decoded.kind)
     if plan is None:
-        names = ((field.name, _RENAMED.get(field.name, field.name)) for field in fields(decoded))
-        plan = tuple((name, target if target in NAMES else "") for name, target in names)
+        renamed = {} if isinstance(decoded, Retired) else _RENAMED
+        names = ((field.name, renamed.get(field.name, field.name)) for field in fields(decoded))
+        plan = tuple(
+            (name, target if target in NAMES and name not in _TAKEN_APART else "")
+            for name, target in names
+        )
         _plans[decoded.kind] = plan
     return plan
+
+
+def _details_of(decoded: Entry) -> tuple[str, ...]:
+    """Fields of an entry that are none of an event's and not taken apart."""
+    rest = _rests.get(decoded.kind)
+    if rest is None:
+        rest = tuple(
+            name for name, target in _plan_of(decoded) if not target and name not in _TAKEN_APART
+        )
+        _rests[decoded.kind] = rest
+    return rest
 
 
 def _reason(number: int) -> str:

@@ -4,8 +4,10 @@ for whoever reads, filters, shows or exports them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +20,9 @@ damaged. It is shown, never passed over.
 
 AGENT_BATCH = "agent-batch"
 """`what` of the entry of a batch; the records that it holds are events of their own."""
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +87,10 @@ class Event:
     rollout: bytes = b""
     since_ms: int = 0
     count: int = 0
+    details: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    """What only its kind has, by the name it is recorded under, as JSON has it
+    (`archive.details`).
+    """
 
 
 _UUIDS = frozenset({"intent_id", "pod_uid", "proposal_id", "rollout"})
@@ -99,6 +108,8 @@ def described(event: Event) -> dict[str, Any]:
         value = getattr(event, name)
         if isinstance(value, bytes):
             value = str(UUID(bytes=value)) if name in _UUIDS and len(value) == 16 else value.hex()
+        elif name == "details":
+            value = dict(value)
         if value or name == "index" or (name == "names_leaf" and value is not None):
             plain[name] = value
     return plain

@@ -11,19 +11,12 @@ from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 from google.protobuf.message import DecodeError
 
+from capsign_evidence.archive.details import told, words_of
 from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 
-KINDS = {
-    value.number: value.name.removeprefix("AUDIT_KIND_").lower().replace("_", "-")
-    for value in pb.AuditKind.DESCRIPTOR.values
-    if value.number
-}
+KINDS = words_of(pb.AuditKind.DESCRIPTOR, "AUDIT_KIND_")
 """What records tell, as the command line writes it."""
-OUTCOMES = {
-    value.number: value.name.removeprefix("OUTCOME_").lower()
-    for value in failures_pb2.Outcome.DESCRIPTOR.values
-    if value.number
-}
+OUTCOMES = words_of(failures_pb2.Outcome.DESCRIPTOR, "OUTCOME_")
 
 MAX_TIME_MS = 253_402_300_799_999
 """The end of the year 9999: records with a later time, which the adapter took earlier, are of this
@@ -89,4 +82,15 @@ def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord)
         handles=record.handles,
         verified=record.verified,
         failed=record.failed,
+        details={name: told(name, value) for name in _REST if (value := getattr(record, name))},
     )
+
+
+_TOLD = frozenset(
+    {"sequence", "time_ms", "kind", "intent_id", "grant", "algorithm", "outcome", "reason"}
+    | {"leaf_index_plus_one", "caller", "handles", "elapsed_ms", "key_version", "verified"}
+    | {"failed"}
+)
+"""Fields of a record that an event has its own for."""
+_REST = tuple(one.name for one in pb.AuditRecord.DESCRIPTOR.fields if one.name not in _TOLD)
+"""All others, which are among its details."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from capsign_evidence.archive.entry_events import OUTCOMES, word
 from capsign_evidence.archive.events import ADAPTER, AGENT, UNREADABLE, Event
-from capsign_evidence.leaf import VERSION, Kind
+from capsign_evidence.leaf import VERSION, Act, Kind, ProposedAct
 
 Value = str | int | bytes
 
@@ -54,6 +54,33 @@ _NOT_LITERAL = frozenset({"version", "algorithm", "what", "outcome", "reason", "
 
 _OF_ENTRIES = frozenset(_NOT_LITERAL | {"workload"})
 """What cannot be looked for in the bytes of a batch; its workload stands beside it."""
+
+EVERYTHING = "*"
+"""The target of an act on all there is."""
+
+_REVOCABLE = frozenset({"tenant", "key", "version", "workload", "grant", "handle"})
+_WIDE: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "admin": frozenset(
+            word(act)
+            for act in (
+                Act.EVERYTHING_REVOKED,
+                Act.TENANT_REVOKED,
+                Act.KEY_REVOKED,
+                Act.REVOCATION_LIFTED,
+                Act.TENANT_ERASED,
+                Act.PEPPER_GONE,
+            )
+        ),
+        "proposal": frozenset(
+            word(act) for act in (ProposedAct.REVOCATION_LIFT, ProposedAct.TENANT_ERASE)
+        ),
+    }
+)
+"""Acts, and what is proposed, that are about all that their target has, by the entry's kind."""
+
+_ACTS = frozenset({Kind.ADMIN, Kind.PROPOSAL})
+"""Kinds of entries that may be about more than stands in them."""
 
 _KINDS = {word(kind): int(kind) for kind in Kind}
 _KNOWN = frozenset(_KINDS.values())
@@ -107,7 +134,7 @@ class Selection:
             or not self.since_ms <= int.from_bytes(entry[2:10], "big") < self.until_ms
         ):
             return True
-        return _lacks(entry, self._literals)
+        return entry[1] not in _ACTS and _lacks(entry, self._literals)
 
     def rules_out_batch(self, workload: str, batch: bytes) -> bool:
         """Whether no record of this batch is one of them."""
@@ -133,7 +160,21 @@ def select(wanted: Mapping[str, Iterable[Value]]) -> tuple[Condition, ...]:
 def _met(condition: Condition, event: Event) -> bool:
     return any(
         getattr(event, where) == value for name, value in condition for where in FIELDS[name]
-    )
+    ) or (event.what in _WIDE and any(_covers(event, name) for name, _ in condition))
+
+
+def _covers(event: Event, name: str) -> bool:
+    """Whether an act was on all that has this name, or on all of a tenant's or key's: a key cannot
+    be used either once its tenant is revoked.
+    """
+    about = event.act if event.what == "admin" else event.subject
+    if about not in _WIDE[event.what]:
+        return False
+    if event.target == EVERYTHING:
+        return name in _REVOCABLE
+    if event.key:
+        return name == "version" and not event.key_version
+    return bool(event.tenant) and name in {"key", "version"}
 
 
 def _literals(

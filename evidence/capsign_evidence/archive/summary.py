@@ -24,6 +24,7 @@ from capsign_evidence.archive.events import UNREADABLE, Event
 from capsign_evidence.archive.interface import Batch
 from capsign_evidence.archive.record_events import of_record, parsed_batch
 from capsign_evidence.archive.selection import FIELDS, Condition, Selection, Value
+from capsign_evidence.archive.summary_gaps import OTHERWISE, with_terms
 from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind
 
 VERSION = 1
@@ -34,6 +35,9 @@ PROBES = 4
 _HEAD = struct.Struct(">BBQQ")
 _UNREADABLE = 1
 """Flag: something in it cannot be read."""
+
+Alternative = tuple[int, tuple[int, ...]]
+"""A term that a tile must have, and others of which it must have one, if there are any."""
 
 _HASHES = frozenset({"intent", "commitment", "signature", "certificate", "context"})
 """Values that are evenly spread already: their last eight bytes are their term."""
@@ -69,14 +73,14 @@ class Summary:
         _, flags, first_ms, last_ms = _HEAD.unpack_from(data)
         return cls(first_ms, last_ms, bool(flags & _UNREADABLE), data[_HEAD.size :])
 
-    def may_hold(self, selection: Selection, wanted: Iterable[Iterable[int]]) -> bool:
+    def may_hold(self, selection: Selection, wanted: Iterable[Iterable[Alternative]]) -> bool:
         """Whether one of the selected events may be in the tile. `wanted` is `terms_of` the
         selection's conditions.
         """
         return not rules_out(self.encode(), selection, wanted)
 
 
-def rules_out(data: bytes, selection: Selection, wanted: Iterable[Iterable[int]]) -> bool:
+def rules_out(data: bytes, selection: Selection, wanted: Iterable[Iterable[Alternative]]) -> bool:
     """Whether an encoded summary says that none of the selected events is in its tile; one that
     this program cannot use says nothing. A large log has tens of thousands.
     """
@@ -85,7 +89,12 @@ def rules_out(data: bytes, selection: Selection, wanted: Iterable[Iterable[int]]
     _, _, first_ms, last_ms = _HEAD.unpack_from(data)
     if last_ms < selection.since_ms or first_ms >= selection.until_ms:
         return True
-    return not all(any(_has(data, term) for term in alternatives) for alternatives in wanted)
+    return not all(any(_may(data, one) for one in alternatives) for alternatives in wanted)
+
+
+def _may(data: bytes, one: Alternative) -> bool:
+    term, of = one
+    return _has(data, term) and (not of or any(_has(data, other) for other in of))
 
 
 def _has(data: bytes, term: int) -> bool:
@@ -99,9 +108,26 @@ def _has(data: bytes, term: int) -> bool:
     return True
 
 
-def terms_of(conditions: Iterable[Condition]) -> list[list[int]]:
-    """The terms of each condition's alternatives."""
-    return [[_term(name, value) for name, value in condition] for condition in conditions]
+def terms_of(conditions: Iterable[Condition]) -> list[list[Alternative]]:
+    """The terms of each condition's alternatives, and those of what meets it otherwise."""
+    return [
+        [
+            *((_term(name, value), ()) for name, value in condition),
+            *dict.fromkeys(other for name, _ in condition for other in _otherwise(name)),
+        ]
+        for condition in conditions
+    ]
+
+
+@lru_cache
+def _otherwise(name: str) -> tuple[Alternative, ...]:
+    """Terms of entries that meet a condition on this, whatever its value, and have no term for
+    it.
+    """
+    return tuple(
+        (_term("what", what), tuple(_term(of, value) for value in values))
+        for what, of, values in OTHERWISE.get(name, ())
+    )
 
 
 def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) -> Summary:
@@ -142,7 +168,7 @@ class _Found:
     def add(self, event: Event) -> None:
         self._unreadable = self._unreadable or event.what == UNREADABLE
         self._times.add(event.time_ms)
-        self._terms |= _terms_of_event(event)
+        self._terms |= _terms_of_event(with_terms(event))
 
     def add_signed(self, entry: bytes) -> None:
         """As `add` of its event."""

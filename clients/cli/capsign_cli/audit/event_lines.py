@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 from capsign_cli import output
@@ -15,7 +16,7 @@ _LEFT_OUT = frozenset(
     {"time", "index", "stream", "what", "outcome", "reason", "workload", "actor", "tenant", "key"}
     | {"key_version", "algorithm", "time_ms", "policy_digest", "cert_key_hash", "handle_serial"}
     | {"commitment", "signature_hash", "second_signature_hash", "context_digest", "batch_hash"}
-    | {"second_context_digest", "custody", "second_custody", "elapsed_ms"}
+    | {"second_context_digest", "custody", "second_custody", "elapsed_ms", "details"}
 )
 """What a line for people says in its own way, or leaves to JSON."""
 
@@ -34,6 +35,8 @@ def show(event: Event) -> None:
 
     plain = described(event)
     if output.is_csv():
+        if "details" in plain:
+            plain["details"] = json.dumps(plain["details"])
         _csv([plain.get(name, "") for name in ("time", *NAMES)])
     else:
         output.line(plain, text_of(plain))
@@ -41,6 +44,8 @@ def show(event: Event) -> None:
 
 def text_of(plain: dict[str, Any]) -> str:
     """A line for people of what `described` gives."""
+    from capsign_evidence.archive.details import pairs
+
     key = "/".join(str(plain[name]) for name in ("tenant", "key", "key_version") if plain.get(name))
     said = (
         plain["time"],
@@ -51,6 +56,7 @@ def text_of(plain: dict[str, Any]) -> str:
         key,
         plain.get("algorithm", ""),
         *(f"{name}={value}" for name, value in plain.items() if name not in _LEFT_OUT),
+        *(f"{name}={value}" for name, value in pairs(plain.get("details", {}))),
     )
     return "  ".join(part for part in said if part)
 

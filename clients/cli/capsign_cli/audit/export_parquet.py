@@ -46,9 +46,11 @@ COLUMNS = {
     **dict.fromkeys(TEXTS, "VARCHAR"),
     **NUMBERS,
     "closes": "BOOLEAN",
+    "details": "JSON",
 }
 """The schema: columns and their types, as DuckDB names them. Bytes are hexadecimal text, ids UUIDs
-as text, times UTC, at most the last millisecond of the year 9999; what does not apply is NULL.
+as text, times UTC, at most the last millisecond of the year 9999; `details` is an object with what
+only some kinds of events have; what does not apply is NULL.
 """
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {

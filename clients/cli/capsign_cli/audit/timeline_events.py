@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from uuid import UUID
 
+from capsign_evidence.archive.details import pairs
 from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 
 from capsign_cli.audit.timeline_data import LAST_MS, Row
@@ -111,6 +112,7 @@ def _detail(event: Event) -> str:
         (event.rollout, f"rollout {event.rollout.hex()}"),
         (event.proposal_id, f"proposal {event.proposal_id.hex()}"),
         (event.epoch, f"epoch {event.epoch}"),
+        *((True, f"{name} {value}") for name, value in pairs(event.details)),
         (event.time_ms > LAST_MS, f"states {event.time_ms} ms, which no calendar has"),
     )
     return ", ".join(text for holds, text in parts if holds)
