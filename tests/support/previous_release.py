@@ -16,14 +16,16 @@ _MODULES = ("adapter", "clients/cli", "evidence", "k8s/injector", *_CALLERS)
 EVERYTHING = (*_MODULES, "softhsm")
 
 
-def unpacked(directory: Path, folders: tuple[str, ...] = _CALLERS) -> dict[str, str]:
+def unpacked(
+    directory: Path, folders: tuple[str, ...] = _CALLERS, commit: str = COMMIT
+) -> dict[str, str]:
     """Its sources are there; the environment in which Python finds them before those of now."""
     here = Path(__file__).parents[2]
-    archive = ["git", "-C", str(here), "archive", COMMIT, *folders]
+    archive = ["git", "-C", str(here), "archive", commit, *folders]
     made = subprocess.run(archive, capture_output=True, check=False)
     if made.returncode:
         raise RuntimeError(
-            f"{COMMIT} is not in this clone, and what it is cannot be tested without: run "
+            f"{commit} is not in this clone, and what it is cannot be tested without: run "
             f"`git fetch --unshallow`. Git said: {made.stderr.decode()}"
         )
     directory.mkdir()
