@@ -20,7 +20,9 @@ class Streams:
     """Knows which streams are busy. Safe for any thread."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Used directly by those that do not wait: the condition costs three times as much.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._busy: dict[Cancellable, bool] = {}
         self._draining = False
 
@@ -44,7 +46,7 @@ class Streams:
         """Mark the stream busy with a batch. Returns False if the process is draining: do not
         start.
         """
-        with self._changed:
+        with self._lock:
             if self._draining:
                 return False
             self._busy[stream] = True
@@ -52,9 +54,10 @@ class Streams:
 
     def end(self, stream: Cancellable) -> None:
         """Mark the stream idle: its batch was answered."""
-        with self._changed:
+        with self._lock:
             self._busy[stream] = False
-            self._changed.notify_all()
+            if self._draining:  # nobody waits before
+                self._changed.notify_all()
 
     def drain(self, seconds: float, wake: Callable[[], None]) -> bool:
         """Start nothing new, call `wake` so that waiting streams notice, wait up to `seconds` for

@@ -271,21 +271,32 @@ def _decide(
     the current one.
     """
     current = [batch for batch in group if batch.epoch == head.epoch]
-    drafts = [draft for batch in current for draft in batch.drafts]
-    workloads = {name: number for batch in current for name, number in batch.workloads.items()}
-    if not drafts:
+    if not current:
         return [None] * len(group)
-    now_ms = max(batch.now_ms for batch in current)
+    whole = current[0] if len(current) == 1 else _joined(current)
+    drafts, workloads, now_ms = whole.drafts, whole.workloads, whole.now_ms
     if careful or not ledger.is_plain(drafts):
         answers = intents.commit_planned(tx, head, drafts, workloads, now_ms)
     else:
-        hashes = [value for batch in current for value in batch.hashes]
-        answers = intents.commit_plain(tx, head, drafts, hashes, workloads, now_ms)
+        answers = intents.commit_plain(tx, head, drafts, whole.hashes, workloads, now_ms)
+    if len(group) == 1:
+        return [answers]
     rest = iter(answers)
     return [
         list(islice(rest, len(batch.drafts))) if batch.epoch == head.epoch else None
         for batch in group
     ]
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Returns one batch with the drafts of these, in order."""
+    return Batch(
+        batches[0].epoch,
+        [draft for batch in batches for draft in batch.drafts],
+        [value for batch in batches for value in batch.hashes],
+        {name: number for batch in batches for name, number in batch.workloads.items()},
+        max(batch.now_ms for batch in batches),
+    )
 
 
 def _run(errand: Errand, tx: Transaction, head: Head) -> tuple[Any, Exception | None]:
