@@ -166,7 +166,8 @@ def test_only_one_stream_or_without_something():
 
 def test_it_begins_where_it_is_told_and_tells_how_far_it_is():
     said: list[Looked] = []
-    found = list(find(log(), Selection(select({"workload": [OTHER]})), first=301, tell=said.append))
+    selection = Selection(select({"workload": [OTHER]}))
+    found = list(find(log(), selection, leaves=range(301, 1380), tell=said.append))
     assert {one.index for one in found} == {301, 304}
     assert said[-1].through == said[-1].size == 1380
     assert 0 < said[-1].read < 1380

@@ -43,14 +43,13 @@ def find(
     archive: Archive,
     selection: Selection,
     *,
-    first: int = 0,
-    upto: int | None = None,
+    leaves: range | None = None,
     summaries: bool = True,
     tell: Callable[[Looked], None] = lambda _: None,
     policies: ReadPolicies | None = None,
 ) -> Iterator[Event]:
-    """The selected events from leaf `first` up to, and without, `upto`, in reading order; up to the
-    size that the archive has now where that is not given. Bounded memory, whatever there is.
+    """The selected events of these leaves, in reading order; of all that the archive has now if
+    none are given. Bounded memory, whatever there is.
 
     `summaries`: pass over tiles whose summary does not have what is asked for, and entries and
     batches whose bytes do not; without it every one is read and decoded, so that what cannot be
@@ -61,7 +60,7 @@ def find(
     records too if `policies` says how documents are read (`archive.attribution`). Raises
     ArchiveError.
     """
-    size = archive.size if upto is None else upto
+    first, size = (leaves.start, leaves.stop) if leaves is not None else (0, archive.size)
     looking = _Looking(archive, size, summaries)
     selection = _with_lives(looking, selection)
     attribution = None

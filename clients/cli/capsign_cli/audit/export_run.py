@@ -95,7 +95,10 @@ class Export:
         """The events from the cursor on, each with its place."""
         leaf, taken, start = -1, 0, self.cursor
         found = find(
-            self._archive, self._selection, first=start.leaf, upto=size, summaries=self.summaries
+            self._archive,
+            self._selection,
+            leaves=range(start.leaf, size),
+            summaries=self.summaries,
         )
         for event in found:
             taken = taken + 1 if event.index == leaf else 0

@@ -20,8 +20,7 @@ def find(
     archive: Archive,
     selection: Selection,
     *,
-    first: int = 0,
-    upto: int | None = None,
+    leaves: range | None = None,
     summaries: bool = True,
     tell: Callable[[Looked], None] = lambda _: None,
 ) -> Iterator[Event]:
@@ -34,8 +33,7 @@ def find(
     return scan.find(
         archive,
         selection,
-        first=first,
-        upto=upto,
+        leaves=leaves,
         summaries=summaries,
         tell=tell,
         policies=ReadPolicies(grants_in, _warn),

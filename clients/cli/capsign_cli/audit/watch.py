@@ -107,7 +107,7 @@ def follow(
             text = f"The log has shrunk from {leaf} to {size} entries."
             raise CliError(REFUSED, "EVIDENCE_DOES_NOT_ADD_UP", text, INCIDENT)
         if size > leaf:
-            yield size, find(archive, selection, first=leaf, upto=size, summaries=summaries)
+            yield size, find(archive, selection, leaves=range(leaf, size), summaries=summaries)
             leaf = size
         if wait is None:
             return
