@@ -42,7 +42,7 @@ class IncidentKind(IntEnum):
     BATCH_LOST = 12
     """The store does not hold the bytes of a batch as the log's entry names them."""
     ROLLED_BACK = 13
-    """The log is older than what it has shown to others."""
+    """The log was older than what it had shown to others: an agent saw that it has fewer leaves."""
 
 
 PASSING = frozenset({IncidentKind.LATE, IncidentKind.SILENCE})

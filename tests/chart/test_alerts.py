@@ -144,6 +144,22 @@ SCENES = [
         "capsign_room_used_ratio 0.95@",
         "capsign_room_used_ratio 0.9@",
     ),
+    Scene(
+        "CapsignTaskOverdue",
+        "for longer than it may",
+        True,
+        2,
+        ('capsign_ticker_overdue_seconds{ticker="retention"} 601x9',),
+    ),
+    Scene(
+        "CapsignTaskOverdue",
+        "a moment late",
+        False,
+        9,
+        ('capsign_ticker_overdue_seconds{ticker="retention"} 600x9',),
+    ),
+    *counted("CapsignColdFilesHang", 5, 'capsign_log_cold_reads_total{result="late"}')[::2],
+    *counted("CapsignLogRolledBack", 1, 'capsign_calls_total{reason="LOG_ROLLED_BACK"}'),
     *counted("CapsignOverloaded", 10, 'capsign_calls_total{reason="OVERLOADED"}'),
     *below(
         "CapsignCertificateEnding",

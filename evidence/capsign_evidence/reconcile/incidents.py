@@ -22,6 +22,7 @@ FOUND_ONCE = frozenset(
         IncidentKind.FORGED_CHAIN,
         IncidentKind.REPLAYED_BATCH,
         IncidentKind.BATCH_LOST,
+        IncidentKind.ROLLED_BACK,
     }
 )
 """What one record or batch shows, and nothing later shows again."""

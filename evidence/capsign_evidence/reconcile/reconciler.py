@@ -165,8 +165,11 @@ class Reconciler:
             life.speaks |= speaks
 
     def _split_view(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
+        """Another log than the agent had seen; one with fewer leaves was set back."""
+        shrunk = record.log_fault == pb.LOG_FAULT_SHRUNK
+        kind = IncidentKind.ROLLED_BACK if shrunk else IncidentKind.SPLIT_VIEW
         self._standing.found(
-            IncidentKey(IncidentKind.SPLIT_VIEW, leaf.workload, leaf.boot_id),
+            IncidentKey(kind, leaf.workload, leaf.boot_id),
             self.state.wall_ms,
             leaf_index=index,
             span=(record.sequence, record.sequence),

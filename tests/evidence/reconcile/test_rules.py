@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import pytest
 from capsign_evidence import leaf
+from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.incident_leaf import IncidentState
+from capsign_evidence.leaf import Act
 from capsign_evidence.reconcile.incidents import MAX_STANDING, Incident, IncidentKey, Standing
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import MAX_LIVES, MAX_LIVES_OF_KEY, Bounds, State
@@ -165,6 +169,50 @@ def test_an_agent_that_saw_two_logs(log: Log) -> None:
     agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_SPLIT_VIEW, log_fault=pb.LOG_FAULT_FORKED))
     agent.deliver()
     assert found(log) == [Kind.SPLIT_VIEW]
+
+
+def test_an_agent_that_saw_an_older_log(log: Log) -> None:
+    """A store was restored from yesterday's copy, and then from a newer one: who saw both can say
+    so in the log, which names it for what it was.
+    """
+    agent = Agent(log, 1)
+    agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_SPLIT_VIEW, log_fault=pb.LOG_FAULT_SHRUNK))
+    agent.deliver()
+    assert found(log) == [Kind.ROLLED_BACK]
+
+
+def test_an_object_in_the_token_that_nothing_accounts_for(log: Log) -> None:
+    """From the adapter's own look, until it is gone."""
+    about = (DriftKind.UNKNOWN_OBJECT, "a-key", "object", b"\x0d" * 32, log.now_ms)
+    log.add(Drifted(log.now_ms, POLICY, Act.UNKNOWN_OBJECT, *about).encode())
+    assert found(log) == [Kind.UNKNOWN_KEY_OBJECT]
+    log.add(Drifted(log.now_ms, POLICY, Act.DRIFT_GONE, *about).encode())
+    assert found(log) == []
+
+
+def test_each_kind_of_incident_is_raised_by_a_rule_and_found_in_a_test() -> None:
+    """A kind that nothing raises is a row of the runbook that never comes true."""
+    root = Path(__file__).parents[3]
+    rules = [*(root / "evidence/capsign_evidence/reconcile").glob("*.py")]
+    rules += (root / "adapter/capsign_adapter/reconcile").glob("*.py")
+    raised = {
+        one.attr
+        for path in rules
+        for statement in ast.parse(path.read_text()).body
+        if not _is_set(statement)
+        for one in ast.walk(statement)
+        if isinstance(one, ast.Attribute) and one.attr in Kind.__members__
+    }
+    assert raised == set(Kind.__members__)
+    tests = [*root.glob("tests/**/reconcile/test_*.py"), root / "tests/cli/test_audit_reconcile.py"]
+    said = " ".join(path.read_text() for path in tests).lower().replace("-", "_")
+    assert not {one for one in raised if one.lower() not in said}
+
+
+def _is_set(statement: ast.stmt) -> bool:
+    """Whether it only names kinds that have something in common."""
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return isinstance(value, ast.Call) and ast.unparse(value.func) == "frozenset"
 
 
 def test_a_batch_that_is_left_out(log: Log) -> None:
