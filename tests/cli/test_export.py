@@ -26,10 +26,11 @@ from capsign_cli.audit.export_parquet import COLUMNS, ParquetSink
 from capsign_cli.audit.export_run import Export, Patience
 from capsign_cli.audit.export_sinks import LinesSink, SinkBusyError
 from capsign_cli.failures import CliError
-from capsign_evidence.archive import open_archive
+from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.events import Event
 from capsign_evidence.archive.reading import events
 from capsign_evidence.archive.selection import Selection
+from capsign_wire.telemetry import Metrics
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from hypothesis import given
@@ -540,6 +541,49 @@ def test_a_follower_takes_what_comes():
     with pytest.raises(KeyboardInterrupt):
         run.follow()
     assert sink.taken == [uid_of(ORIGIN, one) for one in events(archive)]
+
+
+class Leaving(MemoryArchive):
+    """One that cannot be read now and then."""
+
+    away = False
+
+    @property
+    def size(self) -> int:
+        if self.away:
+            raise ArchiveError("It is away.", "Wait.")
+        return len(self.held)
+
+
+def test_a_follower_outlives_a_log_that_is_away_and_a_replica_that_is_behind(tmp_path):
+    whole = archive_of([0, 0, 0, 0]).held
+    archive, sink, alive = Leaving(whole[:2]), Flaky(["busy"]), tmp_path / "alive"
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    steps = iter(
+        [
+            lambda: None,  # the sink was busy
+            lambda: setattr(archive, "away", True),
+            lambda: vars(archive).update(away=False, held=whole[:1]),  # of another replica
+            lambda: setattr(archive, "held", whole),
+            end,
+        ]
+    )
+    patience = Patience(5, None, wait=lambda _: next(steps)())
+    cursor = Cursor(ORIGIN, "test")
+    run = Export(archive, EVERYTHING, sink, CursorFile(None), cursor, patience, lambda _: None)
+    metrics = Metrics()
+    with pytest.raises(KeyboardInterrupt), run.status.exported(alive, metrics):
+        run.follow()
+    assert sink.taken == [uid_of(ORIGIN, one) for one in events(archive)]
+    seen = metrics.snapshot()
+    assert seen["capsign.export.events"] == {(): 4}
+    assert seen["capsign.export.failures"] == {("sink",): 1, ("source",): 1}
+    assert seen["capsign.export.lag"] == {(): 0}
+    assert seen["capsign.export.age"][()] < 600
+    assert alive.exists()
 
 
 def test_leaves_that_were_moved_away_are_not_passed_over():

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from capsign_evidence.archive.interface import ArchiveError, Batch
 from capsign_evidence.archive.summary import summarise
-from capsign_evidence.archive.tile_files import TileFiles
+from capsign_evidence.archive.tile_files import LogFiles, TileFiles
 from capsign_evidence.checkpoint import TreeHead
 from capsign_evidence.leaf import LeafError
 from capsign_evidence.leaf_reader import AgentBatch, decode
@@ -42,7 +42,7 @@ class Source(Protocol):
         """The policy's document with this SHA-256, if it is held."""
 
 
-def copied_size(files: TileFiles) -> int:
+def copied_size(files: LogFiles) -> int:
     """Leaves of the tree that the directory's checkpoint is of, 0 without one. It was written last,
     so all of them are there.
     """
@@ -158,7 +158,7 @@ def workload_of(entry: bytes) -> str:
     return decoded.workload if isinstance(decoded, AgentBatch) else ""
 
 
-def read_hashes(files: TileFiles, size: int, level: int, first: int, count: int) -> list[bytes]:
+def read_hashes(files: LogFiles, size: int, level: int, first: int, count: int) -> list[bytes]:
     """Hashes of a tile level as far as the directory has them, of a tree of `size` leaves."""
     hashes: list[bytes] = []
     last = min(first + count, size >> (8 * level))

@@ -20,7 +20,7 @@ from capsign_evidence.archive.copying import (
     workload_of,
 )
 from capsign_evidence.archive.interface import ALL, ArchiveError, Batch
-from capsign_evidence.archive.tile_files import TileFiles
+from capsign_evidence.archive.tile_files import LogFiles, TileFiles
 from capsign_evidence.merkle import TILE_WIDTH, TreeDataError
 from capsign_evidence.note import NoteError
 from capsign_evidence.tiles import TileName, open_bundle
@@ -28,27 +28,18 @@ from capsign_evidence.tiles import TileName, open_bundle
 _INCIDENT = "This is an incident or a damaged disk: keep the directory as it is."
 
 
-class DirectoryArchive:
-    """Without a checkpoint, its size is where the full tiles of entries end. Raises ArchiveError if
-    the directory holds no log.
+class FilesArchive:
+    """A log as files, which may be elsewhere. Without a checkpoint, its size is where the full
+    tiles of entries end.
     """
 
-    def __init__(self, directory: Path, size: int | None = None) -> None:
+    def __init__(self, files: LogFiles, size: int | None = None) -> None:
         """`size`: how many leaves there are, where that is known otherwise."""
-        self._files = TileFiles(directory)
+        self._files = files
         self._size = size
         self._last: tuple[str, list[bytes]] = ("", [])
         """The bundle that was read last, by its path."""
         self._full = 0
-        if (
-            size is None
-            and self.checkpoint() is None
-            and not (directory / "tile" / "entries").is_dir()
-        ):
-            raise ArchiveError(
-                f"{directory} holds no log as files.",
-                "Name the directory that `capsign log export` wrote, or one with cold files.",
-            )
 
     @property
     def first(self) -> int:
@@ -77,8 +68,12 @@ class DirectoryArchive:
         note = self.checkpoint()
         return [] if note is None else [note]
 
+    def _extent(self) -> int:
+        """Leaves up to which is read."""
+        return self.size
+
     def entries(self, first: int, count: int) -> Iterator[bytes]:
-        size = self.size
+        size = self._extent()
         last = min(first + count, size)
         while first < last:
             tile = _tile_of(first, size)
@@ -88,10 +83,10 @@ class DirectoryArchive:
             first = start + TILE_WIDTH
 
     def hashes(self, level: int, first: int, count: int) -> list[bytes]:
-        return read_hashes(self._files, self.size, level, first, count)
+        return read_hashes(self._files, self._extent(), level, first, count)
 
     def batches(self, first_leaf: int, count: int = ALL) -> Iterator[Batch]:
-        size = self.size
+        size = self._extent()
         last = min(first_leaf + count, size)
         for start in range(first_leaf // TILE_WIDTH * TILE_WIDTH, last, TILE_WIDTH):
             tile = _tile_of(start, size)
@@ -100,7 +95,7 @@ class DirectoryArchive:
                     yield index, workload_of(self._bundle(tile)[index - start]), batch
 
     def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
-        for index in range(first_tile, self.size // TILE_WIDTH):
+        for index in range(first_tile, self._extent() // TILE_WIDTH):
             data = self._files.read(summary_path(TileName(0, index)))
             if data is not None:
                 yield index, data
@@ -171,6 +166,23 @@ class DirectoryArchive:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class DirectoryArchive(FilesArchive):
+    """A directory. Raises ArchiveError if it holds no log."""
+
+    def __init__(self, directory: Path, size: int | None = None) -> None:
+        """`size`: how many leaves there are, where that is known otherwise."""
+        super().__init__(TileFiles(directory), size)
+        if (
+            size is None
+            and self.checkpoint() is None
+            and not (directory / "tile" / "entries").is_dir()
+        ):
+            raise ArchiveError(
+                f"{directory} holds no log as files.",
+                "Name the directory that `capsign log export` wrote, or one with cold files.",
+            )
 
 
 def _tile_of(leaf: int, size: int) -> TileName:

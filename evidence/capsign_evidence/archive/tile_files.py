@@ -8,12 +8,29 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from capsign_evidence.archive.interface import ArchiveError
 from capsign_evidence.tiles import read_batches
 
 TEMPORARY = ".partly-written"
 """How the names of files end that are being written. One that a crash left behind is never read."""
+
+
+class LogFiles(Protocol):
+    """Files of a log by their paths, wherever they are."""
+
+    def read(self, path: str) -> bytes | None:
+        """A file's content, None if there is none. Raises ArchiveError."""
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder."""
+
+    def batches(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """The batches of a file of them. Raises ArchiveError, TreeDataError."""
 
 
 class TileFiles:

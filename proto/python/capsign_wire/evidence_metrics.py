@@ -103,5 +103,33 @@ ROWS = (
         "For how long a periodic task of this replica has not been done: it fails, or hangs.",
         _TICKERS,
     ),
+    Instrument(
+        "capsign.export.events",
+        Kind.COUNTER,
+        "{event}",
+        "Events that the receiver of an export has taken.",
+        {},
+    ),
+    Instrument(
+        "capsign.export.failures",
+        Kind.COUNTER,
+        "{attempt}",
+        "Attempts of an export that failed, by whose answer was missing.",
+        {"of": frozenset({"sink", "source"})},
+    ),
+    Instrument(
+        "capsign.export.lag",
+        Kind.GAUGE,
+        "{leaf}",
+        "Leaves of the log that an export has not brought to its receiver.",
+        {},
+    ),
+    Instrument(
+        "capsign.export.age",
+        Kind.GAUGE,
+        "s",
+        "Time since an export was last at the end of the log.",
+        {},
+    ),
 )
 """Part of `metric_catalogue`."""

@@ -79,6 +79,11 @@ HEADERS = ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 @click.option("--origin", help="The log's name, where no checkpoint says it.")
 @click.option("--follow", is_flag=True, help="Go on as the log grows, until it is ended.")
 @click.option(
+    "--alive",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --follow: file that is touched at each attempt, for a liveness probe.",
+)
+@click.option(
     "--poll", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Seconds."
 )
 @click.option(
@@ -128,10 +133,11 @@ def export(place: str, password_file: Path | None, form: str, follow: bool, **op
         run = Export(archive, selection, sink, file, cursor, patience, say)
         run.summaries = not options["read_all"]
         try:
-            run.check()
             if follow:
                 signal.signal(signal.SIGTERM, _end)
-                run.follow()
+                with run.status.exported(options["alive"]):
+                    run.follow()
+            run.check()
             run.once()
         finally:
             sink.close()
@@ -186,7 +192,7 @@ def _purpose(form: str, options: Mapping[str, Any]) -> str:
 _NO_PURPOSE = frozenset(
     {
         *("cursor", "ca", "poll", "timeout", "give_up", "protocol", "origin", "since", "read_all"),
-        "set_aside",
+        *("set_aside", "alive"),
     }
 )
 """What may be another the next time: where it began is behind the cursor then."""

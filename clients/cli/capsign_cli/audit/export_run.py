@@ -15,6 +15,7 @@ from capsign_wire.backoff import Backoff
 
 from capsign_cli.audit.export_cursor import Cursor, CursorFile, must_continue
 from capsign_cli.audit.export_sinks import Sink, SinkBusyError
+from capsign_cli.audit.export_status import ExportStatus
 from capsign_cli.audit.finding import find
 from capsign_cli.failures import UNAVAILABLE, CliError
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from capsign_evidence.archive.selection import Selection
 
 BETWEEN_ATTEMPTS = Backoff(0.5, 30.0)
+
+LOOKS_BEHIND = 12
+"""Looks at a log that is shorter than what was exported before that is an error: replicas show a
+checkpoint one after another.
+"""
 
 Place = tuple[int, int]
 """Leaf, and how many selected events of it are before."""
@@ -46,6 +52,7 @@ class Export:
 
     summaries = True
     """Whether tiles are passed over by their summaries; else every entry is read."""
+    status: ExportStatus
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class Export:
         self.cursor = cursor
         self._patience = patience
         self._say = say
+        self.status = ExportStatus(cursor.leaf, patience.clock())
 
     def check(self) -> None:
         """Raise CliError unless the archive continues what was exported before."""
@@ -74,6 +82,7 @@ class Export:
         """Export what there is now; how many events."""
         before = self.cursor.events
         size = self._archive.size
+        self.status.size = size
         for batch in _batches(self._placed(size), self._sink.most):
             first, _ = batch[0]
             self._deliver([event for _, event in batch], first)
@@ -85,11 +94,30 @@ class Export:
         return self.cursor.events - before
 
     def follow(self) -> None:
-        """Export what there is and what comes, for ever."""
+        """Export what there is and what comes, for ever: an archive that cannot be read now is
+        read again. Raises CliError where to go on would be wrong.
+        """
+        from capsign_evidence.archive import ArchiveError
+
+        failures = behind = 0
         while True:
-            self.once()
+            try:
+                size = self._archive.size
+                if size < self.cursor.leaf and behind < LOOKS_BEHIND:
+                    behind += 1  # another replica, which has yet to see what this one showed
+                else:
+                    self.check()
+                    self.once()
+                    failures = behind = 0
+                    self.status.reached(self.cursor.leaf, self._patience.clock())
+            except ArchiveError as error:
+                if error.damaged:
+                    raise
+                failures += 1
+                self.status.failed("source", error.message)
+                self._patience.wait(BETWEEN_ATTEMPTS.delay_s(failures))
+                continue
             self._patience.wait(self._patience.poll_s)
-            self.check()
 
     def _placed(self, size: int) -> Iterator[tuple[Place, Event]]:
         """The events from the cursor on, each with its place."""
@@ -114,6 +142,7 @@ class Export:
                 self._sink.take(events, first)
             except SinkBusyError as error:
                 failures += 1
+                self.status.failed("sink", str(error))
                 waited = self._patience.clock() - began
                 limit = self._patience.give_up_s
                 if limit is not None and waited >= limit:
@@ -128,6 +157,7 @@ class Export:
     def _keep(self, cursor: Cursor) -> None:
         cursor = replace(cursor, last_hash=self._hash(cursor.leaf - 1))
         self._file.write(cursor)
+        self.status.took(cursor.leaf, cursor.events - self.cursor.events)
         self.cursor = cursor
         self._say(f"{cursor.events:,} events, leaf {cursor.leaf:,} of {self._archive.size:,}")
 

@@ -30,7 +30,7 @@ def options(command: Command) -> Command:
         type=click.Path(path_type=Path, dir_okay=False),
         help="File with the password of a postgresql:// URL.",
     )
-    return where(password(command))
+    return where(password(_reader(command)))
 
 
 def options_or_adapter(command: Command) -> Command:
@@ -56,7 +56,7 @@ def options_or_adapter(command: Command) -> Command:
         show_default=True,
         help="Without ARCHIVE: which client of --dir to be.",
     )
-    return where(password(profile(identity(dev_state.directory_option(command)))))
+    return where(password(profile(identity(dev_state.directory_option(_reader(command))))))
 
 
 @contextmanager
@@ -78,6 +78,30 @@ def opened_or_running(
         yield AdapterArchive(channel)
 
 
+def _reader(command: Command) -> Command:
+    """The options of an archive that is served over HTTPS, for `opened`."""
+    for name, what in (
+        ("reader-ca", "CA of an https:// archive"),
+        ("reader-cert", "our certificate for it"),
+        ("reader-key", "its private key"),
+    ):
+        command = click.option(
+            f"--{name}",
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            expose_value=False,
+            callback=_remember,
+            envvar=f"CAPSIGN_{name.upper().replace('-', '_')}",
+            show_envvar=True,
+            help=f"{what[0].upper()}{what[1:]}, PEM.",
+        )(command)
+    return command
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+    """Keep a file for `opened`: only a served log needs it, whichever the command."""
+    context.meta[f"capsign.{option.name}"] = value
+
+
 @contextmanager
 def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
     """The archive, as long as it is read. Raises CliError for whatever is wrong with it, and warns
@@ -87,7 +111,10 @@ def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
 
     remote = "://" in place and not place.startswith("sqlite://")
     try:
-        archive = open_archive(place, password_file)
+        if place.startswith("https://"):
+            archive = _served(place)
+        else:
+            archive = open_archive(place, password_file)
     except ArchiveError as error:
         raise _told(error, UNAVAILABLE if remote else USAGE) from error
     except ModuleNotFoundError as error:
@@ -103,6 +130,19 @@ def opened(place: str, password_file: Path | None) -> Iterator[Archive]:
             yield archive
         except ArchiveError as error:
             raise _told(error, UNAVAILABLE) from error
+
+
+def _served(place: str) -> Archive:
+    """The log that a listener serves over HTTPS, with the files that were given."""
+    from capsign_cli.audit.served_log import Reader, ServedLog
+
+    meta = click.get_current_context().meta
+    ca, cert, key = (meta.get(f"capsign.reader_{name}") for name in ("ca", "cert", "key"))
+    if ca is None or cert is None or key is None:
+        text = "A log over HTTPS is read with a reader's certificate."
+        advice = "Give --reader-ca, --reader-cert and --reader-key."
+        raise CliError(USAGE, "CREDENTIALS_MISSING", text, advice)
+    return ServedLog(place, Reader(ca, cert, key))
 
 
 def named(place: str) -> str:
