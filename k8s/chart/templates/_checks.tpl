@@ -28,6 +28,28 @@
   "agent.identity.source is %s: set agent.identity.csi.driver, such as csi.spiffe.io."
   $agent.identity.source) -}}
 {{- end -}}
+{{- $r := $a.reconcile -}}
+{{- if or
+  (gt (int $r.reportSeconds) (int $r.silenceSeconds))
+  (gt (int $r.silenceSeconds) (int $r.cutTailSeconds)) -}}
+{{- fail (print
+  "adapter.reconcile: reportSeconds, silenceSeconds and cutTailSeconds must not be below the one "
+  "before. Raise the later ones.") -}}
+{{- end -}}
+{{- $export := .Values.export -}}
+{{- if $export.enabled -}}
+{{- if not (and
+  $a.enabled $a.publicKeys.enabled (has $a.log.public (list "readers" "everything"))) -}}
+{{- fail (print
+  "export.enabled needs a log that is served. Set adapter.enabled, adapter.publicKeys.enabled, and "
+  "adapter.log.public to readers or everything.") -}}
+{{- end -}}
+{{- if not (and $export.endpoint $export.readerSecret) -}}
+{{- fail (print
+  "export.enabled needs export.endpoint, the OTLP receiver, and export.readerSecret, a Secret of type "
+  "kubernetes.io/tls with an auditor's certificate.") -}}
+{{- end -}}
+{{- end -}}
 {{- if eq (int .Values.injector.port) (int .Values.injector.healthPort) -}}
 {{- fail "injector.port and injector.healthPort are the same. Give each its own." -}}
 {{- end -}}
@@ -96,6 +118,8 @@
   "commonLabels" .Values.commonLabels
   "adapter.podLabels" $a.podLabels
   "injector.podLabels" .Values.injector.podLabels
+  "export.podLabels" .Values.export.podLabels
+  "export.podAnnotations" .Values.export.podAnnotations
   "adapter.podAnnotations" $a.podAnnotations
   "injector.podAnnotations" .Values.injector.podAnnotations
   "adapter.persistence.annotations" $a.persistence.annotations

@@ -13,6 +13,11 @@
 {{- end -}}
 {{- end -}}
 {{- define "capsign.adapter" -}}{{ include "capsign.fullname" . }}-adapter{{- end -}}
+{{- define "capsign.export" -}}{{ include "capsign.fullname" . }}-export{{- end -}}
+{{- define "capsign.logOrigin" -}}
+{{- $ours := printf "%s/%s/%s" .Values.trustDomain .Release.Namespace .Release.Name -}}
+{{- .Values.adapter.logOrigin | default $ours -}}
+{{- end -}}
 {{- define "capsign.injector" -}}{{ include "capsign.fullname" . }}-injector{{- end -}}
 {{/* Objects of the whole cluster carry the namespace too: two releases do not share one. */}}
 {{- define "capsign.cluster" -}}
