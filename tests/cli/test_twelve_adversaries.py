@@ -200,6 +200,21 @@ def fork_the_log(scene: Scene) -> set[str]:
     return scene.run("audit", "split-view", file)
 
 
+def stand_still(scene: Scene) -> set[str]:
+    """The adapter named leaf 6 long ago, and shows a log of three leaves, which is a good one."""
+    log = FakeLog(leaves=3)
+    shown = log.checkpoint()
+    place = scene.folder / "whole.db"
+    create_sqlite(place)
+    store = SqliteStore(place)
+    store.append(log.grow(6).leaves, 1)
+    store.close()
+    split = SplitView("a:7443", 1, Fault.WITHHELD, log.key.text(), shown, shown, told=7)
+    file = scene.folder / "split-view.json"
+    file.write_bytes(split.encode())
+    return scene.run("audit", "split-view", file, place)
+
+
 def forge_a_receipt(scene: Scene) -> set[str]:
     return scene.run(*receipt(scene, forged=True), "--log-key", SignedLog().verifier_key.text())
 
@@ -247,6 +262,7 @@ ADVERSARIES: dict[str, tuple[Callable[[Scene], set[str]], str]] = {
     "replay a batch": (replay_a_batch, "replayed-batch"),
     "forge an agent's chain": (forge_a_chain, "forged-chain"),
     "fork the log towards one agent": (fork_the_log, "two_trees"),
+    "show one agent a log that stands still": (stand_still, "withheld"),
     "forge a receipt": (forge_a_receipt, "PROOF_INVALID"),
     "strip a witness": (strip_a_witness, "WITNESS_MISSING"),
 }
