@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
+import msgspec
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from capsign_evidence.archive import Archive, open_archive
@@ -30,6 +31,7 @@ from capsign_evidence.leaf_reader import Signed, decode
 from capsign_evidence.merkle import leaf_hash
 from capsign_evidence.note import VerifierKey
 from capsign_evidence.proofs import TreeReader, verify_inclusion
+from capsign_evidence.reconcile.state import State
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.deployment import Deployment
@@ -46,21 +48,53 @@ LOG = VerifierKey("bench.example/log", KEY.public_key().public_bytes_raw())
 def main() -> None:
     arguments = _parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="capsign-scale-", dir=arguments.dir) as scratch:
-        place = arguments.store or Path(scratch) / "store.db"
         _tell("records", arguments.records)
-        if not place.exists():
+        if arguments.sign:
+            large = _deployed(Path(scratch) / "large", arguments.records)
+            place, key = _store_of(large), large.description["log_key"]
+        else:
+            large, place, key = None, Path(scratch) / "store.db", LOG.text()
+            create_sqlite(place)
             _fill(place, arguments.records)
+            _checkpoint(place)
         _sizes(place, arguments.records)
         with open_archive(place) as archive:
             _questions(archive)
             _proofs(archive)
-        _command(place)
-        if arguments.sign:
-            _sign(Path(scratch), arguments.records, arguments.sign)
+        _command(place, key)
+        if large is not None:
+            _sign(large, Path(scratch), arguments.records, arguments.sign)
+
+
+def _deployed(directory: Path, records: int) -> Deployment:
+    """A deployment with so many records behind it that does not run."""
+    deployment = Deployment(directory, 1)
+    directory.mkdir()
+    assert deployment.description
+    deployment.close()
+    place = _store_of(deployment)
+    _fill(place, records)
+    _followed(place)
+    del deployment.description
+    assert deployment.description  # and signs a checkpoint
+    deployment.close()
+    return deployment
+
+
+def _followed(place: Path) -> None:
+    """Reconciliation has come to the end, as a replica's would have all the while."""
+    with closing(sqlite3.connect(place)) as connection, connection:
+        [size] = connection.execute("SELECT tree_size FROM control").fetchone()
+        state = msgspec.msgpack.encode(State(position=size, began=size))
+        connection.execute("DELETE FROM reconciliation")
+        connection.execute("INSERT INTO reconciliation VALUES (1, 1, x'', 0, ?, ?)", (size, state))
+
+
+def _store_of(deployment: Deployment) -> Path:
+    return Path(deployment.description["store"].removeprefix("sqlite://"))
 
 
 def _fill(place: Path, records: int) -> None:
-    create_sqlite(place)
     store = SqliteStore(place)
     try:
         began = time.perf_counter()
@@ -71,6 +105,13 @@ def _fill(place: Path, records: int) -> None:
         took = time.perf_counter() - began
         _tell("summaries_s", round(took, 1))
         _tell("summary_us_a_record", round(took / records * 1e6, 1))
+    finally:
+        store.close()
+
+
+def _checkpoint(place: Path) -> None:
+    store = SqliteStore(place)
+    try:
         size = store.control().tree_size
         root = TreeReader(store.hashes, size).root()
         note = sign_checkpoint(size, root, LOG, KEY.sign)
@@ -140,18 +181,19 @@ def _asked(archive: Archive, selection: Selection) -> tuple[float, float, int, L
 
 
 def _proofs(archive: Archive) -> None:
-    """Milliseconds of an inclusion proof, made and verified: medians of a thousand, the first of
-    each leaf and once its tiles are in the page cache.
+    """Milliseconds of an inclusion proof under one checkpoint: medians of a thousand leaves, the
+    first time (those are verified too) and once what is above their tiles has been read.
     """
     size = archive.size
-    root = TreeReader(archive.hashes, size).root()
+    tree = TreeReader(archive.hashes, size)
+    root = tree.root()
     chosen = random.Random(2).sample(range(size), 1000)
     for when in ("first", "warm"):
         times = []
         cpu = time.process_time()
         for index in chosen:
             began = time.perf_counter()
-            proof = TreeReader(archive.hashes, size).inclusion(index)
+            proof = tree.inclusion(index)
             times.append(time.perf_counter() - began)
             if when == "first":
                 (entry,) = archive.entries(index, 1)
@@ -161,7 +203,7 @@ def _proofs(archive: Archive) -> None:
         _tell(f"inclusion_proof_ms.{when}", {name: round(ms, 3) for name, ms in figures.items()})
 
 
-def _command(place: Path) -> None:
+def _command(place: Path, log_key: str) -> None:
     """Whole commands, as processes: seconds and the most memory they took."""
     base = [sys.executable, "-m", "capsign_cli", "audit"]
     since = "2026-09-26T14:00:00Z"
@@ -179,7 +221,7 @@ def _command(place: Path) -> None:
             until,
         ],
         "query, read all": ["query", str(place), "--read-all", "--intent", "00" * 16],
-        "verify": ["verify", str(place), "--log-key", LOG.text()],
+        "verify": ["verify", str(place), "--log-key", log_key],
     }
     for name, arguments in commands.items():
         began = time.perf_counter()
@@ -200,21 +242,14 @@ def _command(place: Path) -> None:
         )
 
 
-def _sign(scratch: Path, records: int, rounds: int) -> None:
+def _sign(large: Deployment, scratch: Path, records: int, rounds: int) -> None:
     """p50 of one call at a time, in turns: with 10⁴ records behind it, and with all of them."""
-    sizes = {10_000: scratch / "small", records: scratch / "large"}
-    deployments = {size: Deployment(directory, 1) for size, directory in sizes.items()}
+    deployments = {10_000: _deployed(scratch / "small", 10_000), records: large}
     try:
-        for size, deployment in deployments.items():
-            assert deployment.socket
-            deployment.close()
-            store = SqliteStore(sizes[size] / "dev/state/capsign.sqlite")
-            _through(Filler(START_MS, DAYS * DAY_MS, size).fill(store), "records")
-            _through(summarise(store), "tiles summarised")
-            store.close()
+        for deployment in deployments.values():
             del deployment.description
             assert deployment.socket
-        seen: dict[int, list[float]] = {size: [] for size in sizes}
+        seen: dict[int, list[float]] = {size: [] for size in deployments}
         for _ in range(rounds):
             for size, deployment in deployments.items():
                 seen[size].append(_p50_us(deployment.socket))
@@ -248,10 +283,7 @@ def _tell(name: str, value: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.evidence_scale", description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--dir", help="Where there is room: 600 bytes a record, twice with --sign.")
-    parser.add_argument(
-        "--store", type=Path, help="Keep the store in this file; one that is there is not filled."
-    )
+    parser.add_argument("--dir", help="Where there is room: 600 bytes a record.")
     parser.add_argument("--sign", type=int, default=0, metavar="ROUNDS")
     return parser
 

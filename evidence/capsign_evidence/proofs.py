@@ -1,14 +1,15 @@
 """Makes inclusion and consistency proofs (RFC 6962 section 2.1) from stored tiles, and verifies
 them without.
 
-Making one reads each tile it needs once, at most two for every tile level: the one above the leaf
-and the one at the right edge. Only hashes of complete subtrees are stored; what lies between the
+Making the first one reads each tile it needs once, at most two for every tile level: the one above
+the leaf and the one at the right edge. Only hashes of complete subtrees are stored; what lies between the
 tile levels, and on the ragged right edge, is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from capsign_evidence.merkle import (
     EMPTY_ROOT,
@@ -20,6 +21,9 @@ from capsign_evidence.merkle import (
     complete_root,
     node_hash,
 )
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 HashReader = Callable[[int, int, int], Sequence[bytes]]
 """`hashes(level, first, count)` of the store: hashes of a tile level from index `first`, complete
@@ -36,9 +40,17 @@ class ProofError(ValueError):
     """
 
 
+MOST_TILES = 64
+"""Tiles above the leaves that a reader keeps, some 20 KiB each as objects."""
+MOST_NODES = 8192
+"""Computed hashes of subtrees of 256 leaves and more that it keeps, some 250 bytes each."""
+
+
 class TreeReader:
-    """One tree of the log, of `size` leaves, read through tiles. Keeps the tiles it has read: make
-    one for each question.
+    """One tree of the log, of `size` leaves, read through tiles. Safe for any thread.
+
+    What it has read and computed it keeps, within bounds: nothing of a tree ever changes. Of a
+    proof from a reader that was asked before, what is left are the hashes within the leaf's tile.
 
     Raises ValueError for a question outside the tree, TreeDataError if the store holds less than it
     must.
@@ -50,6 +62,18 @@ class TreeReader:
         self._hashes = hashes
         self._size = size
         self._tiles: dict[tuple[int, int], Sequence[bytes]] = {}
+        self._leaves: dict[tuple[int, int], Sequence[bytes]] = {}
+        """The tile of leaves that was read last."""
+        self._nodes: dict[tuple[int, int], bytes] = {}
+        self._edge: dict[int, bytes] = {}
+        """Roots of ranges up to the end of the tree that are no complete subtree, by their first
+        leaf: one for each bit of the size at most.
+        """
+
+    @property
+    def size(self) -> int:
+        """Leaves of the tree."""
+        return self._size
 
     def root(self) -> bytes:
         """The root hash of the tree."""
@@ -94,16 +118,25 @@ class TreeReader:
         return proof
 
     def _range(self, first: int, last: int) -> bytes:
-        """MTH(D[first:last]), where `first` is a multiple of the largest power of two that fits."""
+        """MTH(D[first:last]), where `first` is a multiple of the largest power of two that fits.
+        What is no complete subtree ends where the tree does.
+        """
         width = last - first
         if width & (width - 1) == 0:
             level = width.bit_length() - 1
             return self._node(level, first >> level)
-        middle = first + _split(width)
-        return node_hash(self._range(first, middle), self._range(middle, last))
+        root = self._edge.get(first)
+        if root is None:
+            middle = first + _split(width)
+            root = node_hash(self._range(first, middle), self._range(middle, last))
+            self._edge[first] = root
+        return root
 
     def _node(self, level: int, index: int) -> bytes:
         """The root of complete subtree `index` of 2**level leaves."""
+        known = self._nodes.get((level, index))
+        if known is not None:
+            return known
         tile_level, within = divmod(level, TILE_HEIGHT)
         tile_index, offset = divmod(index << within, TILE_WIDTH)
         width = 1 << within
@@ -113,16 +146,46 @@ class TreeReader:
                 f"tile {tile_level}/{tile_index} has {len(tile)} hashes, a tree of "
                 f"{self._size} has more"
             )
-        return complete_root(tile[offset : offset + width])
+        root = complete_root(tile[offset : offset + width])
+        if tile_level:
+            _keep(self._nodes, (level, index), root, MOST_NODES)
+        return root
 
     def _tile(self, level: int, index: int) -> Sequence[bytes]:
-        tile = self._tiles.get((level, index))
+        kept = self._tiles if level else self._leaves
+        tile = kept.get((level, index))
         if tile is None:
             first = index * TILE_WIDTH
             # Not the part beyond this tree: it may be growing while it is read.
             count = min(TILE_WIDTH, (self._size >> (TILE_HEIGHT * level)) - first)
-            tile = self._tiles[level, index] = self._hashes(level, first, count)
+            tile = self._hashes(level, first, count)
+            if len(tile) == count:
+                _keep(kept, (level, index), tile, MOST_TILES if level else 1)
         return tile
+
+
+class Trees:
+    """The trees of one log, for whoever is asked again and again: the reader of the size that was
+    asked for last is kept, mostly that of the newest checkpoint. Safe for any thread.
+    """
+
+    def __init__(self, hashes: HashReader) -> None:
+        self._hashes = hashes
+        self._last = TreeReader(hashes, 0)
+
+    def of(self, size: int) -> TreeReader:
+        """The tree of so many leaves. Raises ValueError."""
+        reader = self._last
+        if reader.size != size:
+            reader = self._last = TreeReader(self._hashes, size)
+        return reader
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    """Keep one more, and nothing of before where there would be too many."""
+    if len(kept) >= most:
+        kept.clear()
+    kept[key] = value
 
 
 def _split(width: int) -> int:

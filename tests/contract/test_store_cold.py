@@ -7,11 +7,13 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from contextlib import suppress
+from itertools import islice
 
 import pytest
 from capsign_adapter.model.evidence import Checkpoint
 from capsign_adapter.sign.log_files import LogStore, log_file
 from capsign_adapter.sign.retention import Retention, demand_files
+from capsign_adapter.sign.tile_summaries import TileSummaries
 from capsign_adapter.store.errors import AuditOutOfOrderError
 from capsign_adapter.store.faults import StoreDamagedError
 from capsign_evidence.archive import ArchiveError, open_archive
@@ -284,6 +286,69 @@ def test_a_gap_in_the_directory_is_told_and_never_passed_over(rig, place, stray)
         path.unlink()
     with pytest.raises(ArchiveError, match="does not reach that far"):
         open_archive(together, place.password_file)
+
+
+def test_a_directory_alone_does_not_end_at_its_gap(rig, place):
+    """Without the store nothing says how many leaves there must be: it ended at the gap, as if the
+    log did.
+    """
+    moved_all(rig.retention())
+    with open_archive(rig.directory) as archive:
+        size = archive.size
+        every = list(archive.entries(0, size))
+    assert size == rig.store.moved_leaves()
+    for missing in ("001", "002"):
+        (rig.directory / "tile" / "entries" / missing).unlink()
+    (rig.directory / "tile" / "entries" / "009.p").mkdir()
+    (rig.directory / "tile" / "entries" / "009.p" / "127").write_bytes(b"no full tile")
+    with open_archive(rig.directory) as archive:
+        assert archive.size == size
+        found = archive.entries(0, size)
+        assert list(islice(found, 256)) == every[:256]
+        with pytest.raises(ArchiveError, match=r"Leaves 256 to 511 .* STORE,DIRECTORY") as told:
+            next(found)
+        assert told.value.damaged
+        assert list(archive.entries(768, size)) == every[768:]
+
+
+def test_batches_of_a_range_open_no_files_beyond_it(rig):
+    """Of a tile without batches all files up to the next batch were read."""
+    moved_all(rig.retention())
+    every = rig.everything(1024)[3]
+    of_tile = [one for one in every if one[0] < 256]
+    (rig.directory / "capsign" / "batches" / "001").write_bytes(b"cut off")
+    assert rig.store.audit_batches(end_leaf=256) == of_tile
+    assert rig.store.audit_batches(first_leaf=of_tile[-1][0] + 1, end_leaf=256) == []
+    assert rig.store.audit_batches(first_leaf=1300, end_leaf=1300) == []
+    with pytest.raises(FailureError):
+        rig.store.audit_batches(end_leaf=257 + 256)
+
+
+def test_summaries_leave_the_store_too_and_are_not_made_again(rig, place):
+    summaries = TileSummaries(rig.store)
+    while summaries.step():
+        pass
+    with open_archive(place.url, place.password_file) as alone:
+        before = list(alone.summaries(0))
+    assert len(before) == rig.store.control().tree_size // 256
+    rig.covered = 1024
+    moved_all(rig.retention())
+    with open_archive(place.url, place.password_file) as alone:
+        held = list(alone.summaries(0))
+        assert held == before[alone.first // 256 :] != before
+    with open_archive(f"{place.url},{rig.directory}", place.password_file) as together:
+        assert [tile for tile, _ in together.summaries(0)] == list(range(len(before)))
+    assert rig.store.summarised_tiles() == len(before)
+
+
+def test_summaries_of_what_moved_before_it_had_one_are_not_made_in_the_store(rig):
+    rig.covered = 1024
+    moved_all(rig.retention())
+    assert rig.store.summarised_tiles() == 3, "a segment holds leaf 1024, and some of tile 3"
+    summaries = TileSummaries(rig.store)
+    while summaries.step():
+        pass
+    assert rig.store.summarised_tiles() == rig.store.control().tree_size // 256
 
 
 class MovesMeanwhile:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pymerkle
 import pytest
+from capsign_evidence import proofs
 from capsign_evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
 from capsign_evidence.proofs import (
     ProofError,
     TreeReader,
+    Trees,
     verify_consistency,
     verify_inclusion,
 )
@@ -271,3 +273,43 @@ def test_the_store_is_never_asked_for_more_than_the_tree_has(size, data):
     reader.inclusion(data.draw(st.integers(0, size - 1)))
     reader.consistency(data.draw(st.integers(1, size)))
     assert reader.root() == merkle_tree_hash(LARGE.levels[0][:size])
+
+
+def test_a_reader_that_is_asked_again_reads_the_tile_of_the_leaf_alone():
+    """Everybody asks for proofs under the newest checkpoint: its right edge and the hashes above
+    the leaf's tile are computed once.
+    """
+    trees = Trees(LARGE.hashes)
+    fresh = [TreeReader(LARGE.hashes, 69_999).inclusion(index) for index in (3, 40_000)]
+    assert trees.of(69_999).inclusion(3) == fresh[0]
+    assert trees.of(69_999).inclusion(40_000) == fresh[1]
+    before = LARGE.reads
+    assert trees.of(69_999).inclusion(3) == fresh[0]
+    assert LARGE.reads == before + 1
+    assert trees.of(70_000).size == 70_000
+
+
+def test_a_tile_that_was_not_whole_is_read_again():
+    """A store that was restored meanwhile answers without a restart of whoever reads it."""
+    held = 100
+
+    def hashes(level, first, count):
+        return LARGE.hashes(level, first, min(count, held))
+
+    reader = TreeReader(hashes, 2000)
+    with pytest.raises(TreeDataError):
+        reader.inclusion(700)
+    held = 256
+    assert reader.inclusion(700) == TreeReader(LARGE.hashes, 2000).inclusion(700)
+
+
+def test_what_a_reader_keeps_is_bounded_and_then_read_again(monkeypatch):
+    monkeypatch.setattr(proofs, "MOST_NODES", 16)
+    monkeypatch.setattr(proofs, "MOST_TILES", 2)
+    reader = TreeReader(LARGE.hashes, 70_000)
+    first = reader.inclusion(3)
+    for index in range(0, 70_000, 700):
+        assert reader.inclusion(index) == TreeReader(LARGE.hashes, 70_000).inclusion(index)
+    before = LARGE.reads
+    assert reader.inclusion(3) == first
+    assert LARGE.reads > before + 1

@@ -20,7 +20,7 @@ from capsign_evidence.leaf_reader import (
     decode,
 )
 from capsign_evidence.merkle import TILE_WIDTH
-from capsign_evidence.proofs import TreeReader
+from capsign_evidence.proofs import Trees
 from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_evidence.tiles import batch_file, bundle, width_at
@@ -76,6 +76,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         self._budget = budget
         self._policy = policy
         self._store = store
+        self._trees = Trees(store.hashes)
         self._checkpoints = checkpoints
         self._evidence = evidence
         self._receipts = Receipts(store, checkpoints)
@@ -161,7 +162,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         latest = self._recent(seen, request.max_age_ms)
         proof: list[bytes] = []
         if 0 < seen < latest.tree_size:
-            proof = TreeReader(self._store.hashes, latest.tree_size).consistency(seen)
+            proof = self._trees.of(latest.tree_size).consistency(seen)
         return pb.GetCheckpointResponse(
             checkpoint=latest.note,
             verifier_key=self._checkpoints.verifier_key,
@@ -209,7 +210,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         self._known(peer)
         if not request.leaf_index < request.tree_size <= self._store.control().tree_size:
             raise _beyond("There is no such leaf in a tree of that size.")
-        hashes = TreeReader(self._store.hashes, request.tree_size).inclusion(request.leaf_index)
+        hashes = self._trees.of(request.tree_size).inclusion(request.leaf_index)
         return pb.GetInclusionProofResponse(hashes=hashes)
 
     @guarded
@@ -220,7 +221,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         self._known(peer)
         if not 0 < request.old_size <= request.new_size <= self._store.control().tree_size:
             raise _beyond("There are no two such trees.")
-        hashes = TreeReader(self._store.hashes, request.new_size).consistency(request.old_size)
+        hashes = self._trees.of(request.new_size).consistency(request.old_size)
         return pb.GetConsistencyProofResponse(hashes=hashes)
 
     @guarded

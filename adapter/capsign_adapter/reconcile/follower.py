@@ -141,11 +141,8 @@ class Follower:
 
     def _batches(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:
         while first < end:
-            found = self._store.audit_batches("", first, BATCHES)
-            for index, _, batch in found:
-                if index >= end:
-                    return
-                yield index, batch
+            found = self._store.audit_batches("", first, BATCHES, end)
+            yield from ((index, batch) for index, _, batch in found)
             if len(found) < BATCHES:
                 return
             first = found[-1][0] + 1

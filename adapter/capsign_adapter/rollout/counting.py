@@ -31,7 +31,7 @@ def counted(
     """
     first, size = row.figures.through_leaf, store.control().tree_size
     end = min(size, first + MOST_ENTRIES)
-    found = store.audit_batches(first_leaf=first, limit=MOST_BATCHES)
+    found = store.audit_batches(first_leaf=first, limit=MOST_BATCHES, end_leaf=end)
     if len(found) == MOST_BATCHES:
         end = min(end, found[-1][0] + 1)
     if end <= first:

@@ -34,11 +34,8 @@ class LogStore(ControlState, EvidenceLog, AuditBatches, Protocol):
 def batches_between(store: AuditBatches, first: int, end: int) -> Iterator[tuple[int, bytes]]:
     """The agents' batches among these leaves, ascending, a few in memory at a time."""
     while first < end:
-        found = store.audit_batches(first_leaf=first, limit=PAGE)
-        for index, _, batch in found:
-            if index >= end:
-                return
-            yield index, batch
+        found = store.audit_batches(first_leaf=first, limit=PAGE, end_leaf=end)
+        yield from ((index, batch) for index, _, batch in found)
         if len(found) < PAGE:
             return
         first = found[-1][0] + 1

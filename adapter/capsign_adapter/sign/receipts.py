@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from capsign_evidence.leaf_reader import decode
-from capsign_evidence.proofs import TreeReader
+from capsign_evidence.proofs import Trees
 from capsign_evidence.receipt import make_receipt
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -36,6 +36,7 @@ class Receipts:
     def __init__(self, store: ReceiptStore, checkpoints: Checkpoints) -> None:
         self._store = store
         self._checkpoints = checkpoints
+        self._trees = Trees(store.hashes)
 
     def at(self, index: int) -> Located:
         """The entry of this leaf. Raises FailureError NOT_IN_LOG."""
@@ -64,7 +65,7 @@ class Receipts:
     def prove(self, found: Located, now_ms: int) -> bytes:
         """The receipt, under a checkpoint that covers the entry."""
         latest = self._checkpoints.covering(found.index, now_ms)
-        proof = TreeReader(self._store.hashes, latest.tree_size).inclusion(found.index)
+        proof = self._trees.of(latest.tree_size).inclusion(found.index)
         return make_receipt(found.index, proof, latest.note)
 
 

@@ -59,8 +59,8 @@ class TileSummaries:
 
     def _batches(self, first: int, last: int) -> Iterator[Batch]:
         while first < last:
-            found = self._store.audit_batches("", first, BATCHES)
-            yield from (one for one in found if one[0] < last)
+            found = self._store.audit_batches("", first, BATCHES, last)
+            yield from found
             if len(found) < BATCHES:
                 return
             first = found[-1][0] + 1

@@ -99,21 +99,24 @@ def _moved(tx: Transaction, workload_id: int, draft: AuditDraft) -> bool:
     return row is None or row[0] is None or draft.last_sequence < int(row[0])
 
 
-def batches(tx: Reader, workload: str, first_leaf: int, limit: int) -> list[tuple[int, str, bytes]]:
+def batches(
+    tx: Reader, workload: str, first_leaf: int, end_leaf: int, limit: int
+) -> list[tuple[int, str, bytes]]:
     """Returns batches by ascending leaf index; of one workload if it is not empty."""
     query = (
         "SELECT b.leaf_index, w.spiffe_id, b.batch FROM audit_batches b JOIN workloads w "
         "ON w.id = b.workload_id"
-        " WHERE b.leaf_index >= ?"
+        " WHERE b.leaf_index >= ? AND b.leaf_index < ?"
     )
     limit = max(0, min(limit, MAX_BATCHES))
     if workload:
         rows = tx.all(
             f"{query} AND w.spiffe_id = ? ORDER BY b.leaf_index LIMIT ?",
             first_leaf,
+            end_leaf,
             workload,
             limit,
         )
     else:
-        rows = tx.all(f"{query} ORDER BY b.leaf_index LIMIT ?", first_leaf, limit)
+        rows = tx.all(f"{query} ORDER BY b.leaf_index LIMIT ?", first_leaf, end_leaf, limit)
     return [(index, spiffe_id, unpack(bytes(batch))) for index, spiffe_id, batch in rows]

@@ -8,7 +8,7 @@ they have not.
 
 from __future__ import annotations
 
-from capsign_adapter.store import log
+from capsign_adapter.store import log, summaries
 from capsign_adapter.store.faults import StoreDamagedError
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
@@ -51,6 +51,7 @@ def retire(
     kept = int(row[0]) if row else end
     tx.send("DELETE FROM log_segments WHERE first_index < ?", kept)
     tx.send("DELETE FROM audit_batches WHERE leaf_index < ?", kept)
+    summaries.retire(tx, kept)
     if tx.run("UPDATE log_cold SET size = ? WHERE id = 1", end) != 1:
         raise StoreDamagedError(
             "The store does not say how many leaves are in cold files. Stop every replica; restore "

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from capsign_evidence.merkle import MAX_SIZE
+
 from capsign_adapter.store import audit, cold, log
 from capsign_adapter.store.cold_files import ColdFiles
 from capsign_adapter.store.cold_reads import ColdReads
@@ -50,18 +52,27 @@ class RelationalEvidence(Engine[Connection]):
             found = self._cold.entries(moved.size, first, here)
         return found + self.entries(first + here, count - here)
 
-    def audit_batches(self, workload: str = "", first_leaf: int = 0, limit: int = 256) -> Batches:
+    def audit_batches(
+        self,
+        workload: str = "",
+        first_leaf: int = 0,
+        limit: int = 256,
+        end_leaf: int | None = None,
+    ) -> Batches:
         limit = max(0, min(limit, audit.MAX_BATCHES))
+        end = MAX_SIZE if end_leaf is None else end_leaf
 
         def read(tx: Reader) -> tuple[int, int, Batches]:
             size = cold.moved(tx)
             held = cold.held_from(tx) if size else 0
             if first_leaf < held:
                 return size, held, []
-            return size, held, audit.batches(tx, workload, first_leaf, limit)
+            return size, held, audit.batches(tx, workload, first_leaf, end, limit)
 
         size, held, found = self.read(read, snapshot=True)
         if first_leaf >= held:
             return found
-        found = self._cold.batches(size, first_leaf, held, workload, limit)
-        return found + self.audit_batches(workload, held, limit - len(found))
+        found = self._cold.batches(size, first_leaf, min(held, end), workload, limit)
+        if len(found) == limit or end <= held:
+            return found
+        return found + self.audit_batches(workload, held, limit - len(found), end)

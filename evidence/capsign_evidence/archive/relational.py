@@ -166,14 +166,12 @@ class RelationalArchive(ABC):
         """
         if first >= last:
             return
-        before = self._rows(
-            "SELECT COALESCE(MAX(first_index), 0) FROM log_segments WHERE first_index <= ?", first
-        )
-        start, expected = int(before[0][0]), None
+        start, expected = first, None
         while start < last:
             rows = self._rows(
                 f"SELECT first_index, leaf_count, {column} FROM log_segments WHERE "  # noqa: S608 - constants
-                "first_index >= ? AND first_index < ? ORDER BY first_index LIMIT ?",
+                "first_index >= (SELECT COALESCE(MAX(first_index), 0) FROM log_segments WHERE "
+                "first_index <= ?) AND first_index < ? ORDER BY first_index LIMIT ?",
                 start,
                 last,
                 SEGMENTS,

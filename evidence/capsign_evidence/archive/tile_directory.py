@@ -29,8 +29,8 @@ _INCIDENT = "This is an incident or a damaged disk: keep the directory as it is.
 
 
 class FilesArchive:
-    """A log as files, which may be elsewhere. Without a checkpoint, its size is where the full
-    tiles of entries end.
+    """A log as files, which may be elsewhere. Without a checkpoint, its size is where the last full
+    tile of entries ends, as far as can be told: whoever reads one that is missing before hears so.
     """
 
     def __init__(self, files: LogFiles, size: int | None = None) -> None:
@@ -59,7 +59,7 @@ class FilesArchive:
                 return copied_size(self._files)
             except NoteError as error:
                 raise ArchiveError(f"The checkpoint: {error}.", _INCIDENT, damaged=True) from None
-        return self._full_tiles() * TILE_WIDTH
+        return max(self._full_tiles(), self._behind_a_gap()) * TILE_WIDTH
 
     def checkpoint(self) -> bytes | None:
         return self._files.read(CHECKPOINT)
@@ -124,7 +124,8 @@ class FilesArchive:
             first = tile.index * TILE_WIDTH
             raise ArchiveError(
                 f"Leaves {first} to {first + tile.width - 1} are not in the directory.",
-                "Copy the log again, or name the store too.",
+                "Bring its files back from a copy. What an adapter still has is read too where its "
+                "store is named before the directory: STORE,DIRECTORY.",
                 damaged=True,
             )
         try:
@@ -156,6 +157,10 @@ class FilesArchive:
             self._full += 1
         return self._full
 
+    def _behind_a_gap(self) -> int:
+        """Where the full tiles end, whatever is missing between them; 0 if that cannot be told."""
+        return 0
+
     def __enter__(self) -> Self:
         return self
 
@@ -173,7 +178,9 @@ class DirectoryArchive(FilesArchive):
 
     def __init__(self, directory: Path, size: int | None = None) -> None:
         """`size`: how many leaves there are, where that is known otherwise."""
-        super().__init__(TileFiles(directory), size)
+        self._held = TileFiles(directory)
+        self._last_at_first: int | None = None
+        super().__init__(self._held, size)
         if (
             size is None
             and self.checkpoint() is None
@@ -183,6 +190,12 @@ class DirectoryArchive(FilesArchive):
                 f"{directory} holds no log as files.",
                 "Name the directory that `capsign log export` wrote, or one with cold files.",
             )
+
+    def _behind_a_gap(self) -> int:
+        """As there were at first; what comes later comes in order."""
+        if self._last_at_first is None:
+            self._last_at_first = max(self._held.bundles(), default=-1) + 1
+        return self._last_at_first
 
 
 def _tile_of(leaf: int, size: int) -> TileName:

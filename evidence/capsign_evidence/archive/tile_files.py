@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from capsign_evidence.archive.interface import ArchiveError
-from capsign_evidence.tiles import read_batches
+from capsign_evidence.merkle import TILE_WIDTH
+from capsign_evidence.tiles import parse_path, read_batches
 
 TEMPORARY = ".partly-written"
 """How the names of files end that are being written. One that a crash left behind is never read."""
@@ -70,6 +71,15 @@ class TileFiles:
         except OSError as error:
             raise _failed(self.directory / folder, error) from error
         return sorted(name for name in found if not name.endswith(TEMPORARY))
+
+    def bundles(self) -> Iterator[int]:
+        """The numbers of all full tiles of level 0 whose entries are there, in no order."""
+        for place in (self.directory / "tile" / "entries").rglob("[0-9][0-9][0-9]"):
+            file = parse_path(place.relative_to(self.directory).as_posix())
+            if file is None or file[1].width < TILE_WIDTH:
+                continue
+            if place.is_file() and place.stat().st_size:
+                yield file[1].index
 
     def holds(self, path: str, parts: Iterable[bytes]) -> bool | None:
         """Whether a file's content is these parts one after another; None if there is none. Raises

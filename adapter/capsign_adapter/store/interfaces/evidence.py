@@ -58,6 +58,13 @@ class AuditBatches(Protocol):
         """Accept an agent's batch exactly once. Raises AuditOutOfOrderError."""
 
     def audit_batches(
-        self, workload: str = "", first_leaf: int = 0, limit: int = 256
+        self,
+        workload: str = "",
+        first_leaf: int = 0,
+        limit: int = 256,
+        end_leaf: int | None = None,
     ) -> list[tuple[int, str, bytes]]:
-        """Batches taken, as (leaf index, workload, batch), ascending from a leaf."""
+        """Batches taken, as (leaf index, workload, batch), ascending from a leaf; of leaves before
+        `end_leaf` alone, if that is given. Give it wherever leaves may have moved to cold files: of
+        those one is opened for each tile that is looked through.
+        """
