@@ -2,8 +2,8 @@
 them without.
 
 Making the first one reads each tile it needs once, at most two for every tile level: the one above
-the leaf and the one at the right edge. Only hashes of complete subtrees are stored; what lies between the
-tile levels, and on the ragged right edge, is computed.
+the leaf and the one at the right edge. Only hashes of complete subtrees are stored; what lies
+between the tile levels, and on the ragged right edge, is computed.
 """
 
 from __future__ import annotations
