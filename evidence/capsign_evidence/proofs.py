@@ -56,11 +56,19 @@ class TreeReader:
     must.
     """
 
-    def __init__(self, hashes: HashReader, size: int) -> None:
+    def __init__(
+        self,
+        hashes: HashReader,
+        size: int,
+        *,
+        most_tiles: int = MOST_TILES,
+        most_nodes: int = MOST_NODES,
+    ) -> None:
         if not 0 <= size <= MAX_SIZE:
             raise ValueError(f"a tree of {size} leaves is out of range")
         self._hashes = hashes
         self._size = size
+        self._most_tiles, self._most_nodes = most_tiles, most_nodes
         self._tiles: dict[tuple[int, int], Sequence[bytes]] = {}
         self._leaves: dict[tuple[int, int], Sequence[bytes]] = {}
         """The tile of leaves that was read last."""
@@ -148,7 +156,7 @@ class TreeReader:
             )
         root = complete_root(tile[offset : offset + width])
         if tile_level:
-            _keep(self._nodes, (level, index), root, MOST_NODES)
+            _keep(self._nodes, (level, index), root, self._most_nodes)
         return root
 
     def _tile(self, level: int, index: int) -> Sequence[bytes]:
@@ -160,7 +168,7 @@ class TreeReader:
             count = min(TILE_WIDTH, (self._size >> (TILE_HEIGHT * level)) - first)
             tile = self._hashes(level, first, count)
             if len(tile) == count:
-                _keep(kept, (level, index), tile, MOST_TILES if level else 1)
+                _keep(kept, (level, index), tile, self._most_tiles if level else 1)
         return tile
 
 

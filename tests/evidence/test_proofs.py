@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pymerkle
 import pytest
-from capsign_evidence import proofs
 from capsign_evidence.merkle import EMPTY_ROOT, TreeDataError, leaf_hash, node_hash
 from capsign_evidence.proofs import (
     ProofError,
@@ -303,10 +302,8 @@ def test_a_tile_that_was_not_whole_is_read_again():
     assert reader.inclusion(700) == TreeReader(LARGE.hashes, 2000).inclusion(700)
 
 
-def test_what_a_reader_keeps_is_bounded_and_then_read_again(monkeypatch):
-    monkeypatch.setattr(proofs, "MOST_NODES", 16)
-    monkeypatch.setattr(proofs, "MOST_TILES", 2)
-    reader = TreeReader(LARGE.hashes, 70_000)
+def test_what_a_reader_keeps_is_bounded_and_then_read_again():
+    reader = TreeReader(LARGE.hashes, 70_000, most_tiles=2, most_nodes=16)
     first = reader.inclusion(3)
     for index in range(0, 70_000, 700):
         assert reader.inclusion(index) == TreeReader(LARGE.hashes, 70_000).inclusion(index)
