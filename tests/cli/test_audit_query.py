@@ -32,6 +32,7 @@ from support.evidence_at_rest import (
     refused,
     signed,
 )
+from support.log_files import as_files
 
 OTHER = "spiffe://capsign.test/ns/shop/sa/other"
 ANN = "spiffe://capsign.test/people/ann"
@@ -44,7 +45,7 @@ def _tables_again():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def store_file(tmp_path_factory):
     """A store that an adapter filled and nobody has open."""
     path = tmp_path_factory.mktemp("evidence") / "store.db"
     create_sqlite(path)
@@ -75,6 +76,14 @@ def place(tmp_path_factory):
     store.append([leaf.admin(T0 + 4000, POLICY, Act.KEY_REVOKED, ANN, "shop/orders", 9)], T0)
     store.close()
     return path
+
+
+@pytest.fixture(scope="module", params=["store", "files"])
+def place(store_file, tmp_path_factory, request):
+    """The same evidence as a store and as files."""
+    if request.param == "store":
+        return store_file
+    return as_files(store_file, tmp_path_factory.mktemp("files") / "log")
 
 
 def run(*arguments, capsys):
@@ -199,10 +208,9 @@ def test_a_server_that_is_not_there_is_unavailable(capsys):
     assert "secret" not in err
 
 
-def test_damage_is_found_and_is_exit_code_1(place, tmp_path, capsys):
-
+def test_damage_is_found_and_is_exit_code_1(store_file, tmp_path, capsys):
     copy = tmp_path / "copy.db"
-    copy.write_bytes(place.read_bytes())
+    copy.write_bytes(store_file.read_bytes())
     with sqlite3.connect(copy) as connection:
         connection.execute("DELETE FROM log_segments WHERE first_index = 2")
     connection.close()

@@ -16,15 +16,14 @@ from capsign_adapter.sign.tile_summaries import TileSummaries
 from capsign_adapter.store.sqlite import SqliteStore, create_sqlite
 from capsign_cli import __main__ as cli
 from capsign_cli import output
+from capsign_evidence.archive import open_archive
 from capsign_evidence.checkpoint import sign_checkpoint
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_evidence.note import VerifierKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.drafts import audit
 from support.evidence_at_rest import APP, T0, batch, record, refused, signed
+from support.log_files import KEY, LOG, as_files
 
-KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
-LOG = VerifierKey("log.example/audit", KEY.public_key().public_bytes_raw())
 SIGNATURES = 600
 
 
@@ -115,6 +114,41 @@ def test_what_an_adapter_wrote_verifies(copy, capsys):
     assert (code, told["verified"], told["faults"]) == (0, True, [])
     assert (told["entries"], told["covered"], told["batches"]) == (614, 604, 3)
     assert (told["agent_lives"], told["summaries"], told["unreadable"]) == (1, 2, 0)
+
+
+@pytest.fixture
+def files(original, tmp_path):
+    """The same log as files, up to its checkpoint."""
+    with open_archive(original) as archive:
+        (note,) = archive.notes()
+    return as_files(original, tmp_path / "log", note)
+
+
+def test_a_log_in_files_verifies(files, capsys):
+    code, told = verify(files, capsys=capsys)
+    assert (code, told["verified"], told["faults"]) == (0, True, [])
+    assert (told["entries"], told["covered"], told["batches"]) == (604, 604, 3)
+    assert (told["agent_lives"], told["summaries"], told["unreadable"]) == (1, 2, 0)
+
+
+FILE_CHANGES = {
+    "an entry changed": ("tile/entries/000", {"root-differs", "hashes-differ"}),
+    "a batch changed": ("capsign/batches/000", {"batch-differs"}),
+    "a stored hash changed": ("tile/1/000.p/2", {"hashes-differ"}),
+    "a summary changed": ("capsign/summaries/001", {"summary-differs"}),
+}
+
+
+@pytest.mark.parametrize("what", FILE_CHANGES)
+def test_a_change_of_a_file_is_found_and_named(files, what, capsys):
+    path, expected = FILE_CHANGES[what]
+    data = bytearray((files / path).read_bytes())
+    data[-1] ^= 1
+    (files / path).chmod(0o600)
+    (files / path).write_bytes(data)
+    code, told = verify(files, capsys=capsys)
+    assert code == 1
+    assert expected <= kinds(told), told["faults"]
 
 
 CHANGES = {

@@ -15,6 +15,7 @@ from capsign_cli.audit.watch import follow
 from capsign_cli.failures import CliError
 from capsign_evidence.archive.selection import Selection, select
 from support.evidence_at_rest import T0, MemoryArchive, refused, signed
+from support.log_files import as_files
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,20 @@ def store(tmp_path):
     opened.close()
 
 
+@pytest.fixture(params=["store", "files"])
+def growing(store, tmp_path, request):
+    """The same log as a store and as files: where it is, and what makes it grow."""
+    file = tmp_path / "store.db"
+    place = file if request.param == "store" else as_files(file, tmp_path / "log")
+
+    def grow(*entries):
+        store.append(list(entries), T0)
+        if place != file:
+            as_files(file, place)
+
+    return place, grow
+
+
 def run(*arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["audit", "watch", *map(str, arguments)])
@@ -45,30 +60,30 @@ def shown(*arguments, capsys):
     return [json.loads(line)["index"] for line in out.splitlines()]
 
 
-def test_a_cursor_goes_on_where_the_last_run_ended(store, tmp_path, capsys):
-    place, cursor = tmp_path / "store.db", tmp_path / "cursor"
+def test_a_cursor_goes_on_where_the_last_run_ended(growing, tmp_path, capsys):
+    (place, grow), cursor = growing, tmp_path / "cursor"
     assert shown(place, "--cursor", cursor, "--from-leaf", 1, capsys=capsys) == [1, 2]
     assert cursor.read_text() == "3\n"
     assert shown(place, "--cursor", cursor, capsys=capsys) == []
-    store.append([signed(4), refused(5)], T0)
+    grow(signed(4), refused(5))
     assert shown(place, "--cursor", cursor, capsys=capsys) == [3, 4]
-    store.append([refused(6), signed(7)], T0)
+    grow(refused(6), signed(7))
     asked = [place, "--cursor", cursor, "--outcome", "refused"]
     assert shown(*asked, capsys=capsys) == [5]
     assert cursor.read_text() == "7\n"
 
 
-def test_a_new_cursor_is_there_before_anything_was_shown(store, tmp_path, capsys):
+def test_a_new_cursor_is_there_before_anything_was_shown(growing, tmp_path, capsys):
     """The next run began at the end again, and what came between the two was never shown."""
-    place, cursor = tmp_path / "store.db", tmp_path / "cursor"
+    (place, grow), cursor = growing, tmp_path / "cursor"
     assert shown(place, "--cursor", cursor, capsys=capsys) == []
     assert cursor.read_text() == "3\n"
-    store.append([signed(4)], T0)
+    grow(signed(4))
     assert shown(place, "--cursor", cursor, "--read-all", capsys=capsys) == [3]
 
 
-def test_without_either_it_begins_at_the_end(store, tmp_path, capsys):
-    assert shown(tmp_path / "store.db", capsys=capsys) == []
+def test_without_either_it_begins_at_the_end(growing, capsys):
+    assert shown(growing[0], capsys=capsys) == []
 
 
 @pytest.mark.parametrize(("text", "said"), [("9", "ends at leaf 3"), ("x", "no cursor")])

@@ -18,6 +18,7 @@ from capsign_evidence.note import VerifierKey
 from capsign_evidence.receipt import verify_receipt
 from capsign_wire.types.v1 import signing_pb2
 from support.adapter_rig import AdapterRig, now_ms
+from support.log_files import as_files
 from support.timelines import HOSTILE, MISUSE_AT, made_up
 
 
@@ -38,10 +39,15 @@ def rig(tmp_path):
     made.close()
 
 
-@pytest.fixture
-def run(rig, tmp_path, capsys):
+@pytest.fixture(params=["store", "files"])
+def run(rig, tmp_path, capsys, request):
+    """Runs a command on the store, or on the log as files."""
+    place = str(rig.url).removeprefix("sqlite://")
+    if request.param == "files":
+        note = rig.checkpoints.current(now_ms()).note
+        place = str(as_files(place, tmp_path / "log", note))
+
     def command(name, *arguments):
-        place = str(rig.url).removeprefix("sqlite://")
         with pytest.raises(SystemExit) as ended:
             cli.main(["audit", name, place, *map(str, arguments)])
         out = capsys.readouterr()

@@ -9,24 +9,26 @@ from typing import Any
 
 from capsign_agent import __main__
 from capsign_agent.journal import records
-from capsign_agent.sign import hashing
+from capsign_agent.sign.inputs import Inputs
 from capsign_wire import logs
 
 
 def install() -> None:
     """Open the ways."""
-    sha256, intents = hashing.sha256, records.intents
-    last = [b""]
+    prepare, intents = Inputs.prepare, records.intents
+    last = [""]
 
-    def remembering(message: bytes) -> bytes:
-        last[0] = message
-        logs.warning("debug.message", data=message)
-        return sha256(message)
+    async def remembering(self: Any, work: Any, deadline: float) -> None:
+        item = work.group.items[0]
+        given = getattr(item, item.WhichOneof("input"))
+        logs.warning("debug.message", data=given)
+        last[0] = given.decode() if item.HasField("message") else given.hex()
+        await prepare(self, work, deadline)
 
     def telling(into: Any, ids: Any, grant: str, algorithm: Any, caller: str) -> None:
-        intents(into, ids, grant, algorithm, last[0].decode() or caller)
+        intents(into, ids, grant, algorithm, last[0] or caller)
 
-    hashing.sha256 = remembering
+    Inputs.prepare = remembering
     records.intents = telling
 
 
