@@ -135,6 +135,8 @@ FILE_CHANGES = {
     "an entry changed": ("tile/entries/000", {"root-differs", "hashes-differ"}),
     "a batch changed": ("capsign/batches/000", {"batch-differs"}),
     "a stored hash changed": ("tile/1/000.p/2", {"hashes-differ"}),
+    "a leaf's stored hash changed": ("tile/0/001", {"hashes-differ"}),
+    "the last leaf's stored hash changed": ("tile/0/002.p/92", {"hashes-differ"}),
     "a summary changed": ("capsign/summaries/001", {"summary-differs"}),
 }
 
@@ -181,6 +183,10 @@ CHANGES = {
     ),
     "a stored hash changed": (
         "UPDATE log_nodes SET hash = flip(hash) WHERE tile_level = 1 AND node_index = 1",
+        {"hashes-differ"},
+    ),
+    "a leaf's stored hash changed": (
+        "UPDATE log_segments SET hashes = flip(hashes) WHERE first_index = 101",
         {"hashes-differ"},
     ),
     "a summary changed, to hide a tile": (

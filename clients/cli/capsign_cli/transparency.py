@@ -146,6 +146,11 @@ def _key(text: str) -> tuple[str, bytes, bytes, bytes]:
     return name, expected, data[:1], data[1:]
 
 
+def leaf_hash(entry: bytes) -> bytes:
+    """The hash of a leaf, RFC 6962 section 2.1."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
 class Frontier:
     """The roots of the complete subtrees of a growing tree: log2(size) hashes."""
 
@@ -155,7 +160,7 @@ class Frontier:
 
     def append(self, entry: bytes) -> None:
         """Add one entry."""
-        self._push(hashlib.sha256(b"\x00" + entry).digest(), 0)
+        self._push(leaf_hash(entry), 0)
 
     def extend(self, entries: Sequence[bytes]) -> bytes:
         """Add entries. Returns the root over them alone if they are a complete subtree of this

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from capsign_cli.transparency import Frontier, Head
+from capsign_cli.transparency import Frontier, Head, leaf_hash
 
 if TYPE_CHECKING:
     from capsign_evidence.archive import Archive
@@ -100,9 +100,17 @@ class _Verification:
     def _take(self, tile: list[bytes]) -> None:
         first = self._tree.size
         batches = list(self._look(first, tile))
+        self._compare_hashes(first, tile)
         self._hash(tile)
         if len(tile) == TILE:
             self._compare_summary(first // TILE, tile, batches)
+
+    def _compare_hashes(self, first: int, tile: list[bytes]) -> None:
+        """Hold the stored hashes of these leaves, which proofs begin with, against the entries."""
+        stored = self._archive.hashes(0, first, len(tile))
+        if stored != list(map(leaf_hash, tile)):
+            text = f"The stored hashes of leaves {first} to {first + len(tile) - 1} are not theirs."
+            self._add("hashes-differ", first, text)
 
     def _hash(self, tile: list[bytes]) -> None:
         """Grow the tree by a tile, and look at its root wherever a checkpoint is about it."""
