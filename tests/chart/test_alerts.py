@@ -133,6 +133,12 @@ SCENES = [
         "capsign_witness_behind_seconds 120@",
     ),
     *lasting(
+        "CapsignExportBehind",
+        5,
+        "capsign_export_age_seconds 601@",
+        "capsign_export_age_seconds 600@",
+    ),
+    *lasting(
         "CapsignJournalFilling",
         5,
         f"capsign_journal_bytes {bound('CapsignJournalFilling') + 1:.0f}@",
