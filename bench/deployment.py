@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,7 +151,8 @@ class Deployment:
 def _keep_on(cpus: Iterable[int], processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         for thread in process.threads():
-            os.sched_setaffinity(thread.id, cpus)
+            with suppress(ProcessLookupError):  # it has ended since
+                os.sched_setaffinity(thread.id, cpus)
 
 
 def _cpu(process: psutil.Process) -> float:

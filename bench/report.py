@@ -10,6 +10,8 @@ from rich.table import Table
 
 from bench.cells import CELLS, Result
 
+PROCESSES = ("client", "agent", "adapter")
+
 
 def print_table(results: Sequence[Result]) -> None:
     """One row a cell. E is the time of one raw Ed25519 signature in the same run."""
@@ -31,11 +33,7 @@ def print_table(results: Sequence[Result]) -> None:
     ):
         table.add_column(heading, justify="right")
     for result in results:
-        cpu = (
-            "/".join(f"{result.cpu_us[name]:.0f}" for name in ("client", "agent", "adapter"))
-            if result.cpu_us
-            else ""
-        )
+        cpu = "/".join(f"{result.cpu_us[name]:.0f}" for name in PROCESSES) if result.cpu_us else ""
         table.add_row(
             result.cell,
             CELLS[result.cell].story,
@@ -59,7 +57,15 @@ def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
     )
     for heading in ("cell", "program"):
         table.add_column(heading)
-    for heading in ("of raw", "p50, E", "CPU agent + adapter, E", "leaves a commit", "errors"):
+    for heading in (
+        "of raw",
+        "p50, E",
+        "CPU, E: client",
+        "agent",
+        "adapter",
+        "leaves a commit",
+        "errors",
+    ):
         table.add_column(heading, justify="right")
     for cell in dict.fromkeys(result.cell for result in (*ours, *theirs)):
         for program, all_of_it in (("capsign", ours), ("other", theirs)):
@@ -70,19 +76,21 @@ def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
                     program,
                     _spread(seen, lambda one: one.ratio),
                     _spread(seen, lambda one: one.p50_e),
-                    _spread(seen, _server_cpu_e),
+                    *(_spread(seen, _cpu_e(process)) for process in PROCESSES),
                     _spread(seen, lambda one: one.batch),
                     str(sum(one.errors for one in seen) or ""),
                 )
-    Console(width=150).print(table)
+    Console(width=190).print(table)
 
 
-def _server_cpu_e(result: Result) -> float:
-    """CPU a signature of all but the client, in E."""
-    if not result.p50_us:
-        return 0.0
-    spent = sum(us for process, us in result.cpu_us.items() if process != "client")
-    return spent * result.p50_e / result.p50_us
+def _cpu_e(process: str) -> Callable[[Result], float]:
+    """CPU a signature of a process, in E."""
+
+    def of(result: Result) -> float:
+        spent = result.cpu_us.get(process, 0.0)
+        return spent * result.p50_e / result.p50_us if result.p50_us else 0.0
+
+    return of
 
 
 def _spread(seen: Sequence[Result], of: Callable[[Result], float]) -> str:

@@ -1,0 +1,36 @@
+"""The table of what is wanted, from rounds of two trees."""
+
+from __future__ import annotations
+
+from bench.cells import CELLS
+from bench.issue_table import CELLS_OF_TABLE, markdown
+
+ROUND = {
+    "ratio": 0.25,
+    "p50_e": 20.0,
+    "p50_us": 600.0,
+    "cpu_us": {"client": 1.0, "agent": 30.0, "adapter": 60.0},
+    "rss_mib": {"agent": 45.0},
+}
+
+
+def test_every_row_is_a_cell_of_the_benchmark() -> None:
+    assert set(CELLS_OF_TABLE) <= set(CELLS)
+
+
+def test_medians_and_ranges_stand_in_the_columns_before_and_after() -> None:
+    rounds = [(ROUND, {**ROUND, "ratio": ratio}) for ratio in (0.3, 0.5, 0.4)]
+    line = next(line for line in markdown({"tasks-64": rounds}).splitlines() if "tasks-64" in line)
+    assert "| 0.250 (0.250 to 0.250) | 0.400 (0.300 to 0.500) |" in line
+
+
+def test_cpu_is_told_in_signatures_worth() -> None:
+    table = markdown({"go-one-call": [(ROUND, ROUND)]}).splitlines()
+    assert "| 3.0 E | 3.0 E |" in next(line for line in table if line.startswith("| CPU"))
+
+
+def test_a_cell_that_a_tree_does_not_have_is_a_dash() -> None:
+    line = next(
+        line for line in markdown({"agents-64": [({}, ROUND)]}).splitlines() if "agents-64" in line
+    )
+    assert "| - | 0.250 |" in line
