@@ -221,6 +221,7 @@ CELLS: Mapping[str, Cell] = {
         _go("go-one-call", "a Go client, one call at a time", "--callers", "1"),
         _go("go-unary-8", "8 goroutines, one RPC a signature", "--callers", "8"),
         _go("go-unary-64", "64 goroutines, one RPC a signature", "--callers", "64"),
+        _go("go-unary-256", "256 goroutines, one connection", "--callers", "256"),
         _go("go-unary-64-hs256", "the same, HS256", "--callers", "64", "--algorithm", "HS256"),
         _go("go-unary-1000", "1,000 goroutines, one connection", "--callers", "1000"),
         _go("go-batch-100x1", "a Go client, 100 a call", "--batch", "100"),

@@ -148,7 +148,7 @@ class Agent:
         self.service = self._service(
             calls, keys, sets, ReadSlots(len(claims), shares.shared_read_slots)
         )
-        self.servers = Servers(claims, self.service, shares, self.metrics)
+        self.servers = Servers(claims, self.service, shares, self.metrics, config.front)
 
     async def run(self) -> bool:
         """Serve until `stop`, then drain. Returns whether it was asked to stop; False if a part of

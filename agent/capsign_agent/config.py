@@ -20,7 +20,7 @@ from capsign_wire import addresses, settings, svid, unix_socket
 from capsign_wire.algorithms import BY_NAME
 from msgspec import Meta
 
-from capsign_agent import evidence_settings
+from capsign_agent import evidence_settings, front_settings
 
 ENV_PREFIX = "CAPSIGN_AGENT"
 
@@ -202,6 +202,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     journal: evidence_settings.Journal
     health: Health
     log: evidence_settings.Log = evidence_settings.Log()
+    front: front_settings.Front = front_settings.Front()
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
 
@@ -267,7 +268,7 @@ def _faults(config: Config) -> list[tuple[str, str]]:
             faults.append((unix_socket.shown(path), f"{why}."))
         if [unix_socket.absolute(each) for each in paths].count(unix_socket.absolute(path)) > 1:
             faults.append((unix_socket.shown(path), "is used for two sockets; give each its own."))
-    faults += evidence_settings.faults(config.log)
+    faults += evidence_settings.faults(config.log) + front_settings.faults(config.front)
     if config.telemetry.log_level not in {"debug", "info", "warning", "error"}:
         faults.append(("telemetry.log_level", "must be debug, info, warning or error."))
     return faults

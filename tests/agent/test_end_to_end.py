@@ -22,6 +22,7 @@ from support.journals import kill, last_segment
 from support.signed import only_of
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("algorithm", ALL)
 async def test_signs_and_verifies(algorithm: int, place: Home, adapter: FakeAdapter) -> None:
     async with running(place):
@@ -56,6 +57,7 @@ async def test_signs_and_verifies(algorithm: int, place: Home, adapter: FakeAdap
     assert not list(place.journal.glob("*/*.seg"))
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAdapter) -> None:
     async with running(place):
         stub = place.stub()
@@ -81,6 +83,7 @@ async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAd
         }
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_stream_carries_many_calls(place: Home, adapter: FakeAdapter) -> None:
     async with running(place):
         stub = place.stub()

@@ -193,8 +193,14 @@ class BoundedRegistrar:
         leaving: RefusedRpcs,
         socket: str,
         unread_s: float = UNREAD_S,
+        *,
+        receives_whole: bool = False,
     ) -> None:
+        """`receives_whole`: the server hands unary calls over with their message, so only what
+        they hold from then on is bounded.
+        """
         self._server = server
+        self._receives_whole = receives_whole
         self._unread_s = unread_s
         self._memory = memory
         self._slots = slots
@@ -222,6 +228,13 @@ class BoundedRegistrar:
 
             return handler._replace(stream_stream=stream)
         behaviour = handler.unary_unary
+        if self._receives_whole:
+
+            async def whole(message: Any, context: Any) -> Any:
+                await self._admit(context)
+                return await behaviour(message, context)
+
+            return handler._replace(unary_unary=whole)
 
         async def unary(_: Any, context: Any) -> Any:
             task = await self._admit(context)

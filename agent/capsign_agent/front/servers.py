@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
-from capsign_wire import bounds
+from capsign_wire import bounds, logs
 from capsign_wire.agent.v1 import agent_pb2_grpc
 from capsign_wire.lenient import LenientRegistrar
 from capsign_wire.memory_limit import resident
@@ -17,11 +17,13 @@ from capsign_wire.tracing import Tracer
 
 from capsign_agent import process
 from capsign_agent.front.bounded_rpcs import BoundedRegistrar, RefusedRpcs, server_options
+from capsign_agent.front.engines import ENGINES
 from capsign_agent.front.memory_budget import LargeCallSlot, MemoryBudget
 from capsign_agent.front.memory_shares import MemoryShares
 from capsign_agent.front.read_slots import GRACE_S, QUIET_S
 from capsign_agent.front.servicer import Service, SigningServicer
 from capsign_agent.front.sockets import SocketClaim, SocketError
+from capsign_agent.front_settings import Front
 from capsign_agent.handles.socket_handles import SocketHandles
 
 
@@ -34,8 +36,10 @@ class Servers:
         service: Service,
         shares: MemoryShares,
         metrics: Metrics,
+        front: Front,
     ) -> None:
         """`shares` is what all sockets together may have."""
+        self._engine = ENGINES[front.engine]
         self._claims = claims
         self._service = service
         self._shares = shares
@@ -49,6 +53,8 @@ class Servers:
 
     async def start(self, handles: Sequence[SocketHandles]) -> None:
         """Serve on every socket. Raises SocketError."""
+        if self._engine.receives_whole:
+            logs.warning("front.memory_unbounded")
         for claim, own in zip(self._claims, handles, strict=True):
             self._servers.append(await self._serve(claim, own))
 
@@ -93,16 +99,22 @@ class Servers:
     async def _serve(self, claim: SocketClaim, handles: SocketHandles) -> grpc.aio.Server:
         sockets = len(self._claims)
         most = process.connections_for(sockets, self._shares.connections)
-        server = grpc.aio.server(options=server_options(self._shares, most))
+        server = self._engine.server(server_options(self._shares, most))
         memory = MemoryBudget(
             self._shares.call_bytes // sockets, self._metrics, self._large_call_slot
         )
         self.memory.append(memory)
         servicer = SigningServicer(handles, memory, self._service)  # 1
         self._servicers.append(servicer)
-        measured = MeasuredRegistrar(server, self._metrics, by_name=False)
+        whole = self._engine.receives_whole
+        measured = MeasuredRegistrar(server, self._metrics, by_name=whole)
         front = BoundedRegistrar(
-            measured, memory, self._service.read_slots, self._leaving, handles.name
+            measured,
+            memory,
+            self._service.read_slots,
+            self._leaving,
+            handles.name,
+            receives_whole=whole,
         )
         registrar: Any = LenientRegistrar(front, bounds.MAX_MESSAGE_BYTES)
         agent_pb2_grpc.add_SigningServiceServicer_to_server(servicer, registrar)

@@ -33,6 +33,7 @@ def test_sockets_share_what_open_files_allow(
     assert process.connections_for(sockets) == most
 
 
+@pytest.mark.usefixtures("engine")
 async def test_whoever_resets_a_stream_is_asked_for_a_sign_of_life(
     place: Home, adapter: FakeAdapter
 ) -> None:
@@ -64,6 +65,7 @@ def few_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
+@pytest.mark.usefixtures("engine")
 async def test_connections_above_the_bound_are_hung_up_on(
     place: Home, adapter: FakeAdapter, few_files: int
 ) -> None:

@@ -16,6 +16,8 @@ from capsign_wire.types.v1 import failures_pb2 as fail
 from support.agent_home import Home, first_handle, running
 from support.fake_adapter import FakeAdapter
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SERVICE = "/capsign.agent.v1.SigningService"
 
 

@@ -219,6 +219,7 @@ async def test_an_answer_that_is_not_read_for_long_ends_its_call() -> None:
     await until(lambda: memory.held == 0)
 
 
+@pytest.mark.usefixtures("engine")
 async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdapter) -> None:
     """Sixty-four versions, each with its attestation, weighed as much as none: what was not read
     had no bound in bytes.
@@ -244,6 +245,7 @@ async def test_an_answer_with_keys_is_weighed_too(place: Home, adapter: FakeAdap
         await until(lambda: memory.held == taken)
 
 
+@pytest.mark.usefixtures("engine")
 async def test_streams_on_which_nothing_is_asked_are_bounded_too(
     place: Home, adapter: FakeAdapter
 ) -> None:
@@ -281,6 +283,7 @@ async def knots(act: Any) -> list[str]:
         gc.enable()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(
     place: Home, adapter: FakeAdapter
 ) -> None:
@@ -300,6 +303,7 @@ async def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(
         assert await knots(refused) == []
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
     place: Home, adapter: FakeAdapter
 ) -> None:
@@ -328,6 +332,7 @@ async def test_a_call_whose_answer_was_lost_leaves_nothing_either(
         answering.set()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_stream_that_makes_room_for_others_leaves_nothing_either(
     place: Home, adapter: FakeAdapter
 ) -> None:
