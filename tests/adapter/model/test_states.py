@@ -45,6 +45,8 @@ def names_a_state(node: ast.AST) -> bool:
         return False
     owner = node.value
     name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+    if node.attr == "DESCRIPTOR":  # the words of all of them, and none of them
+        return False
     return (name in STATES and node.attr.isupper()) or node.attr.startswith("KEY_STATE_")
 
 
