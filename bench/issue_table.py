@@ -80,9 +80,13 @@ def markdown(seen: Mapping[str, Sequence[tuple[Told, Told]]]) -> str:
 
 
 def _spread(row: Row, rounds: Sequence[Told]) -> str:
-    """The median of the rounds, and their range."""
+    """The median of the rounds, and their range. Where a round signed nothing there is no figure:
+    how fast calls failed says nothing.
+    """
     if not rounds:
         return "-"
+    if any(told.get("errors") and not told["sps"] for told in rounds):
+        return "all calls failed"
     values = [row.of(told) for told in rounds]
     digits = 3 if max(values) < 1 else 1 if max(values) < 100 else 0
     text = f"{statistics.median(values):.{digits}f}{row.unit}"

@@ -34,3 +34,11 @@ def test_a_cell_that_a_tree_does_not_have_is_a_dash() -> None:
         line for line in markdown({"agents-64": [({}, ROUND)]}).splitlines() if "agents-64" in line
     )
     assert "| - | 0.250 |" in line
+
+
+def test_calls_that_all_failed_are_no_figure() -> None:
+    failed = {**ROUND, "sps": 0.0, "errors": 361, "ratio": 0.0}
+    table = markdown({"go-one-call": [(failed, ROUND)]}).splitlines()
+    rows = [line for line in table if "`go-one-call`" in line]
+    assert rows
+    assert all("| all calls failed |" in row for row in rows)
