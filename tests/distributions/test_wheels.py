@@ -33,7 +33,10 @@ for line in [package.__file__, *absent]:
 
 OF_AN_EXTRA = {
     "capsign": ["capsign.jwk cryptography"],
-    "capsign-cli": ["capsign_cli.audit.export_otlp opentelemetry"],
+    "capsign-cli": [
+        "capsign_cli.audit.export_otlp opentelemetry",
+        "capsign_cli.audit.export_transport opentelemetry",
+    ],
 }
 """Modules that only an extra of the distribution makes importable, and what they lack: none but
 these.
