@@ -21,6 +21,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
+from capsign_evidence import packed_batch
 from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -279,7 +280,7 @@ def _reported(dev: Dev) -> set[bytes]:
     connection = sqlite3.connect(f"{store_file(dev).as_uri()}?mode=ro", uri=True)
     try:
         batches = [
-            evidence_pb2.AuditBatch.FromString(row[0])
+            evidence_pb2.AuditBatch.FromString(packed_batch.unpack(row[0]))
             for row in connection.execute("SELECT batch FROM audit_batches")
         ]
     finally:
