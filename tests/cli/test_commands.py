@@ -123,7 +123,8 @@ def test_help_imports_no_command():
         ["dev", "status", "--dir", "/nonexistent"],
     ],
 )
-def test_wrong_use_is_exit_code_2_with_a_next_step(arguments, capsys, monkeypatch):
+def test_wrong_use_is_exit_code_2_with_a_next_step(arguments, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the checkout may have the deployment of `make demo` in it
     monkeypatch.delenv("CAPSIGN_SOCKET", raising=False)
     monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: PTH123, SIM115 - closed with the process
     code, _, err = run(*arguments, capsys=capsys)

@@ -122,6 +122,9 @@ class FakeAdapter:
         self.keys_by_context: dict[tuple[int, bytes], list[Any]] = {}
         self.ledger: dict[bytes, tuple[bytes, types.SignedItem | None]] = {}
         self.boots: dict[bytes, Boot] = {}
+        """What replicas of one store share."""
+        self.handed: list[evidence_pb2.AuditRecord] = []
+        """Of those records, what this replica took."""
         self.requests: list[signing_pb2.SignRequest] = []
         self.newest_state: types.KeyState.ValueType = types.KEY_STATE_ACTIVE
         self.streams = 0
@@ -485,6 +488,7 @@ class _Evidence(evidence_pb2_grpc.EvidenceServiceServicer):
                 self.fake.boots[batch.boot_id] = boot
                 boot.batches.append(request.batch)
                 boot.records.extend(batch.records)
+                self.fake.handed.extend(batch.records)
             return evidence_pb2.SubmitAuditResponse(accepted_through=boot.records[-1].sequence)
 
     def GetCheckpoint(

@@ -146,6 +146,7 @@ def assert_consistent(dev: Dev) -> None:
             entries += store.entries(len(entries), 4096)
     finally:
         store.close()
+    del entries[size:]
     tree = merkle.Frontier(0, ())
     for start in range(0, size, 4096):
         tree = tree.append([merkle.leaf_hash(entry) for entry in entries[start : start + 4096]])[0]

@@ -29,10 +29,6 @@ ROOM_MIB = 96
 """What it may add to the process."""
 
 
-ANSWERED = 5
-"""Honest calls in a flood. On two cores a flood of pings leaves an agent a call in 2 to 9 s."""
-
-
 @pytest.fixture(scope="module")
 def dev():
     with deployment() as one:
@@ -47,12 +43,11 @@ def withstands(
     honest: Callable[[], object],
 ) -> None:
     """The process answers the honest caller for as long as a flood of this kind goes on."""
-    assert honest(), "it has a connection before the flood"
     before = rss(process)
     forget_peak(process)
     with flooding(connect, kind, block) as flood:
         answered = 0
-        while answered < ANSWERED or flood.sent < ENOUGH_BYTES:
+        while answered < 20 or flood.sent < ENOUGH_BYTES:
             assert honest()
             answered += 1
     assert process.is_running()
@@ -68,7 +63,7 @@ def test_an_agent_withstands_a_flood_from_one_container(dev, kind):
         return one
 
     block = http2.grpc_headers(http2.SERVICE + b"Sign")
-    with capsign.Signer(dev.socket("worker"), timeout=60) as signer:
+    with capsign.Signer(dev.socket("worker"), timeout=30) as signer:
         withstands(
             dev.agent,
             connect,

@@ -36,9 +36,10 @@ def log() -> FakeLog:
 
 @pytest.fixture
 def other(ca: TestCa, adapter: FakeAdapter, log: FakeLog) -> Iterator[FakeAdapter]:
-    """A second replica of the first's log."""
+    """A second replica of the first's log and store."""
     fake = FakeAdapter(ca)
     fake.mint, fake.log, adapter.log = adapter.mint, log, log
+    fake.boots, fake.lock = adapter.boots, adapter.lock
     yield fake.start()
     fake.stop()
 
@@ -71,7 +72,7 @@ async def signs(place: Home, agent: Agent) -> None:
 
 def reported(*adapters: FakeAdapter) -> list[evidence_pb2.AuditRecord]:
     kind = evidence_pb2.AUDIT_KIND_SPLIT_VIEW
-    return [one for adapter in adapters for one in adapter.records if one.kind == kind]
+    return [one for adapter in adapters for one in adapter.handed if one.kind == kind]
 
 
 async def test_a_log_that_grows_is_followed_by_proofs_from_what_was_seen(
