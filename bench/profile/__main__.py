@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,9 @@ def _client(socket: str, batch: int, calls: int) -> list[Mark]:
     wish: dict[str, Any] = {"purpose": "jwt", "protocol": "jwt", "algorithm": "Ed25519"}
     marks: list[Mark] = []
     with capsign.Signer(socket) as signer:
-        act: Callable[[], object] = lambda: signer.sign(MESSAGE, **wish)  # noqa: E731
+        act: Callable[[], object] = partial(signer.sign, MESSAGE, **wish)
         if batch > 1:
-            messages = [MESSAGE] * batch
-            act = lambda: signer.sign_many(messages, **wish)  # noqa: E731
+            act = partial(signer.sign_many, [MESSAGE] * batch, **wish)
         for number in range(calls + calls // 10):
             begin = time.monotonic_ns()
             act()

@@ -65,6 +65,7 @@ class GrpcTransport:
             self._channel = channels.secure(address, grpc.ssl_channel_credentials(roots))
         else:
             self._channel = channels.insecure(address)
+        # generated without types
         self._stub = service_grpc.LogsServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = endpoint.timeout_s
         self._metadata = tuple((name.lower(), value) for name, value in endpoint.headers.items())
