@@ -54,7 +54,11 @@ class Health:
         self._claims = [SocketClaim(path, 0o660), SocketClaim(probe_path, 0o660)]
         self._servicer = _Current(self.refresh)
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", 4096), ("grpc.so_reuseport", 0)]
+            options=[
+                ("grpc.max_receive_message_length", 4096),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.max_ping_strikes", 0),  # pings are answered: decision 80
+            ]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self._probe: asyncio.Server | None = None
