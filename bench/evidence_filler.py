@@ -19,7 +19,7 @@ from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import Head, Transaction
 from capsign_evidence import leaf
-from capsign_evidence.leaf import PreparedLeaf, SigningLeaf
+from capsign_evidence.signing_leaf import PreparedLeaf, SigningLeaf
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 

@@ -18,7 +18,6 @@ LONG_MODULES = {
     "adapter/capsign_adapter/token/session.py": "all that is said to PKCS#11",
     "clients/python/capsign/async_signer.py": "the same API for asyncio, method by method",
     "clients/python/capsign/signer.py": "the client's API, documented where it is used",
-    "evidence/capsign_evidence/leaf.py": "every kind of leaf, as it is written",
     "evidence/capsign_evidence/leaf_reader.py": "every kind of leaf, as it is read",
     "proto/python/capsign_wire/metric_catalogue.py": "every metric, and every value of a label",
 }

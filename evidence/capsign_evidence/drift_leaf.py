@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from capsign_evidence import leaf
-from capsign_evidence.leaf import HASH_LEN, Act, Kind, LeafError
+from capsign_evidence import leaf_fields
+from capsign_evidence.leaf_fields import HASH_LEN, LeafError
+from capsign_evidence.leaf_kinds import Act, Kind
 
 DRIFT_ACTS = frozenset({Act.DRIFT_FOUND, Act.DRIFT_GONE, Act.UNKNOWN_OBJECT})
 
 _DOMAIN = b"capsign1 drift"
-_OBJECT = re.compile(rf"{leaf.NAME.pattern}(/{leaf.NAME.pattern}){{0,7}}", re.ASCII)
+_OBJECT = re.compile(rf"{leaf_fields.NAME.pattern}(/{leaf_fields.NAME.pattern}){{0,7}}", re.ASCII)
 
 
 class DriftKind(IntEnum):
@@ -73,13 +74,13 @@ class Drifted:
             raise LeafError("subject is not names with slashes between them")
         return b"".join(
             (
-                leaf.head(self.kind, self.time_ms, self.policy_digest),
-                leaf.unsigned("act", self.act, 2),
-                leaf.unsigned("drift", DriftKind(self.drift), 1),
-                leaf.short_text(self.subject),
-                leaf.name("aspect", self.aspect),
-                leaf.fixed("digest", self.digest, HASH_LEN),
-                leaf.unsigned("since_ms", self.since_ms, 8),
+                leaf_fields.head(self.kind, self.time_ms, self.policy_digest),
+                leaf_fields.unsigned("act", self.act, 2),
+                leaf_fields.unsigned("drift", DriftKind(self.drift), 1),
+                leaf_fields.short_text(self.subject),
+                leaf_fields.name("aspect", self.aspect),
+                leaf_fields.fixed("digest", self.digest, HASH_LEN),
+                leaf_fields.unsigned("since_ms", self.since_ms, 8),
             )
         )
 
@@ -100,7 +101,7 @@ def named(name: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-    return len(name) <= leaf.MAX_ID_LEN and _OBJECT.fullmatch(name) is not None
+    return len(name) <= leaf_fields.MAX_ID_LEN and _OBJECT.fullmatch(name) is not None
 
 
 class Cursor(Protocol):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, TypeVar
 
-from capsign_evidence import leaf
-from capsign_evidence.leaf import BOOT_LEN, HASH_LEN, INTENT_LEN, Kind, LeafError
+from capsign_evidence import leaf_fields
+from capsign_evidence.leaf_fields import BOOT_LEN, HASH_LEN, INTENT_LEN, LeafError
+from capsign_evidence.leaf_kinds import Kind
 
 Member = TypeVar("Member", bound=IntEnum)
 
@@ -92,18 +93,18 @@ class IncidentLeaf:
             raise LeafError("first is after last")
         return b"".join(
             (
-                leaf.head(self.kind, self.time_ms, self.policy_digest),
-                leaf.unsigned("incident", IncidentKind(self.incident), 2),
-                leaf.unsigned("state", IncidentState(self.state), 1),
-                leaf.identity("workload", self.workload) if self.workload else b"\x00",
-                leaf.optional("boot_id", self.boot_id, BOOT_LEN),
-                leaf.optional("digest", self.digest, HASH_LEN),
-                leaf.optional("intent_id", self.intent_id, INTENT_LEN),
-                leaf.unsigned("leaf_index_plus_one", self.leaf_index_plus_one, 8),
-                leaf.unsigned("first", self.first, 8),
-                leaf.unsigned("last", self.last, 8),
-                leaf.unsigned("count", self.count, 4),
-                leaf.unsigned("since_ms", self.since_ms, 8),
+                leaf_fields.head(self.kind, self.time_ms, self.policy_digest),
+                leaf_fields.unsigned("incident", IncidentKind(self.incident), 2),
+                leaf_fields.unsigned("state", IncidentState(self.state), 1),
+                leaf_fields.identity("workload", self.workload) if self.workload else b"\x00",
+                leaf_fields.optional("boot_id", self.boot_id, BOOT_LEN),
+                leaf_fields.optional("digest", self.digest, HASH_LEN),
+                leaf_fields.optional("intent_id", self.intent_id, INTENT_LEN),
+                leaf_fields.unsigned("leaf_index_plus_one", self.leaf_index_plus_one, 8),
+                leaf_fields.unsigned("first", self.first, 8),
+                leaf_fields.unsigned("last", self.last, 8),
+                leaf_fields.unsigned("count", self.count, 4),
+                leaf_fields.unsigned("since_ms", self.since_ms, 8),
             )
         )
 

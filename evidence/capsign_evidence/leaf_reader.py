@@ -1,7 +1,7 @@
 """Decodes log entries, and accepts only their canonical encoding: otherwise two different byte
 strings could state the same fact.
 
-A decoded entry is encoded again and must give the same bytes, so the writer in `leaf.py` is the
+A decoded entry is encoded again and must give the same bytes, so the writer of `leaf.py` is the
 only definition of the format.
 """
 
@@ -17,26 +17,30 @@ from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_evidence import drift_leaf, incident_leaf, leaf, retired_leaf, rollout_leaf
+from capsign_evidence import (
+    drift_leaf,
+    incident_leaf,
+    leaf,
+    retired_leaf,
+    rollout_leaf,
+)
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
-from capsign_evidence.leaf import (
+from capsign_evidence.leaf import Proposed
+from capsign_evidence.leaf_fields import (
     BOOT_LEN,
     HASH_LEN,
     INTENT_LEN,
+    MAX_ENTRY_LEN,
     POD_LEN,
     SERIAL_LEN,
-    Act,
-    GlassReason,
-    Kind,
+    VERSION,
     LeafError,
-    Proposed,
-    ProposedAct,
-    SecondKey,
-    SigningLeaf,
 )
+from capsign_evidence.leaf_kinds import Act, GlassReason, Kind, ProposedAct
 from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures, VerificationsReported
+from capsign_evidence.signing_leaf import SecondKey, SigningLeaf
 
 Member = TypeVar("Member", bound=IntEnum)
 
@@ -283,11 +287,11 @@ def decode(entry: bytes) -> Entry:
     Unknown acts, reasons and algorithms are errors too: a log must be read with a program at least
     as new as its writer.
     """
-    if len(entry) > leaf.MAX_ENTRY_LEN:
-        raise LeafError(f"an entry has at most {leaf.MAX_ENTRY_LEN} bytes, this has {len(entry)}")
+    if len(entry) > MAX_ENTRY_LEN:
+        raise LeafError(f"an entry has at most {MAX_ENTRY_LEN} bytes, this has {len(entry)}")
     cursor = _Cursor(entry)
     version, kind = cursor.unsigned(1), cursor.unsigned(1)
-    if version != leaf.VERSION:
+    if version != VERSION:
         raise LeafError(f"entry version {version} is unknown; a newer program wrote it")
     reader = _READERS.get(kind)
     if reader is None:

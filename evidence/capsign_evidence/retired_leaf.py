@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from capsign_evidence import leaf
-from capsign_evidence.leaf import HASH_LEN, Kind, LeafError
+from capsign_evidence import leaf_fields
+from capsign_evidence.leaf_fields import HASH_LEN, LeafError
+from capsign_evidence.leaf_kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,11 @@ class Retired:
             raise LeafError("first, end and covered do not ascend")
         return b"".join(
             (
-                leaf.head(self.kind, self.time_ms, self.policy_digest),
-                leaf.unsigned("first", self.first, 8),
-                leaf.unsigned("end", self.end, 8),
-                leaf.fixed("root", self.root, HASH_LEN),
-                leaf.unsigned("covered", self.covered, 8),
+                leaf_fields.head(self.kind, self.time_ms, self.policy_digest),
+                leaf_fields.unsigned("first", self.first, 8),
+                leaf_fields.unsigned("end", self.end, 8),
+                leaf_fields.fixed("root", self.root, HASH_LEN),
+                leaf_fields.unsigned("covered", self.covered, 8),
             )
         )
 

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from capsign_wire.algorithms import ALGORITHMS
 
-from capsign_evidence import leaf
-from capsign_evidence.leaf import HASH_LEN, Act, Kind, LeafError
+from capsign_evidence import leaf_fields
+from capsign_evidence.leaf_fields import HASH_LEN, LeafError
+from capsign_evidence.leaf_kinds import Act, Kind
 
 ROLLOUT_LEN = 16
 """Bytes of a rollout's id, a UUIDv7 (RFC 9562)."""
@@ -34,7 +35,7 @@ class SideFigures:
 
     def encode(self) -> bytes:
         return b"".join(
-            leaf.unsigned(field.name, getattr(self, field.name), 8) for field in fields(self)
+            leaf_fields.unsigned(field.name, getattr(self, field.name), 8) for field in fields(self)
         )
 
 
@@ -80,24 +81,24 @@ class RolloutStep:
             raise LeafError("algorithm is not in the table")
         return b"".join(
             (
-                leaf.head(self.kind, self.time_ms, self.policy_digest),
-                leaf.unsigned("act", self.act, 2),
-                leaf.fixed("rollout", self.rollout, ROLLOUT_LEN),
-                leaf.unsigned("revision", self.revision, 4),
-                leaf.identity("actor", self.actor) if self.actor else b"\x00",
-                leaf.name("tenant", self.tenant),
-                leaf.name("key", self.key),
-                leaf.unsigned("before_version", self.before_version, 4),
+                leaf_fields.head(self.kind, self.time_ms, self.policy_digest),
+                leaf_fields.unsigned("act", self.act, 2),
+                leaf_fields.fixed("rollout", self.rollout, ROLLOUT_LEN),
+                leaf_fields.unsigned("revision", self.revision, 4),
+                leaf_fields.identity("actor", self.actor) if self.actor else b"\x00",
+                leaf_fields.name("tenant", self.tenant),
+                leaf_fields.name("key", self.key),
+                leaf_fields.unsigned("before_version", self.before_version, 4),
                 bytes((self.before_algorithm,)),
-                leaf.unsigned("after_version", self.after_version, 4),
+                leaf_fields.unsigned("after_version", self.after_version, 4),
                 bytes((self.after_algorithm,)),
-                leaf.unsigned("stage", self.stage, 1),
-                leaf.unsigned("step", self.step, 1),
-                leaf.unsigned("pace", self.pace, 1),
-                leaf.unsigned("verdict", self.verdict, 1),
-                leaf.unsigned("epoch", self.epoch, 8),
-                leaf.unsigned("first_leaf", self.first_leaf, 8),
-                leaf.unsigned("through_leaf", self.through_leaf, 8),
+                leaf_fields.unsigned("stage", self.stage, 1),
+                leaf_fields.unsigned("step", self.step, 1),
+                leaf_fields.unsigned("pace", self.pace, 1),
+                leaf_fields.unsigned("verdict", self.verdict, 1),
+                leaf_fields.unsigned("epoch", self.epoch, 8),
+                leaf_fields.unsigned("first_leaf", self.first_leaf, 8),
+                leaf_fields.unsigned("through_leaf", self.through_leaf, 8),
                 self.after.encode(),
                 self.before.encode(),
             )
@@ -126,14 +127,14 @@ class VerificationsReported:
             raise LeafError("algorithm is not in the table")
         return b"".join(
             (
-                leaf.head(self.kind, self.time_ms, self.policy_digest),
-                leaf.identity("actor", self.actor),
-                leaf.name("tenant", self.tenant),
-                leaf.name("key", self.key),
-                leaf.unsigned("key_version", self.key_version, 4),
+                leaf_fields.head(self.kind, self.time_ms, self.policy_digest),
+                leaf_fields.identity("actor", self.actor),
+                leaf_fields.name("tenant", self.tenant),
+                leaf_fields.name("key", self.key),
+                leaf_fields.unsigned("key_version", self.key_version, 4),
                 bytes((self.verified_algorithm,)),
-                leaf.unsigned("verified", self.verified, 4),
-                leaf.unsigned("failed", self.failed, 4),
+                leaf_fields.unsigned("verified", self.verified, 4),
+                leaf_fields.unsigned("failed", self.failed, 4),
             )
         )
 

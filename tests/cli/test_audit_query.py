@@ -18,7 +18,7 @@ from capsign_cli import output
 from capsign_evidence import leaf
 from capsign_evidence.archive import open_archive
 from capsign_evidence.archive.events import Event
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.types.v1 import failures_pb2
 from support.drafts import audit
 from support.evidence_at_rest import (

@@ -13,7 +13,7 @@ from capsign_evidence.archive.events import ADAPTER, AGENT, UNREADABLE, Event
 from capsign_evidence.archive.record_events import KINDS
 from capsign_evidence.drift_leaf import DRIFT_ACTS
 from capsign_evidence.incident_leaf import IncidentKind, IncidentState
-from capsign_evidence.leaf import Act, Kind
+from capsign_evidence.leaf_kinds import Act, Kind
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 

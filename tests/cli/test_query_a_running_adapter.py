@@ -7,7 +7,8 @@ import json
 import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import output
-from capsign_evidence.leaf import Act, admin
+from capsign_evidence.leaf import admin
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 from capsign_wire.types.v1 import failures_pb2
 from support.adapter_rig import APP, AUDITOR, AdapterRig

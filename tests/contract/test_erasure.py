@@ -15,7 +15,7 @@ from capsign_adapter.keys.provision import InventoryError, assert_inventory
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.token.interface import KeyMissingError
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, RefusedUnbound, Signed, decode
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_wire.adapter.v1 import tenants_pb2 as pb

@@ -22,7 +22,7 @@ from capsign_adapter.model.lifecycle import (
 from capsign_adapter.model.rollouts import RolloutRow
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import (
     admin_pb2,

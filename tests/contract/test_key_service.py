@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from capsign_adapter.keys import labels
 from capsign_adapter.model.lifecycle import KEY_VERSION, KeyEvent, Table
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2 as reasons

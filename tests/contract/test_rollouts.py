@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from capsign_adapter.model.lifecycle import RolloutStage
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.rollout_leaf import RolloutStep
 from support.adapter_rig import OPERATOR, AdapterRig

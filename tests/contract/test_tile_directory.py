@@ -18,7 +18,8 @@ from capsign_evidence.archive.interface import ALL
 from capsign_evidence.archive.tile_directory import DirectoryArchive
 from capsign_evidence.archive.tile_files import TileFiles
 from capsign_evidence.checkpoint import TreeHead
-from capsign_evidence.leaf import Act, admin
+from capsign_evidence.leaf import admin
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.tile_builder import TileBuilder
 from capsign_evidence.tiles import TileName, open_batch_file

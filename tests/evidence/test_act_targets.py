@@ -17,7 +17,7 @@ from capsign_evidence.archive.scan import find
 from capsign_evidence.archive.selection import Selection, select
 from capsign_evidence.archive.summary import summarise
 from capsign_evidence.drift_leaf import DRIFT_ACTS
-from capsign_evidence.leaf import PROPOSAL_ACTS, Act, GlassReason, ProposedAct
+from capsign_evidence.leaf_kinds import PROPOSAL_ACTS, Act, GlassReason, ProposedAct
 from capsign_evidence.rollout_leaf import STEP_ACTS
 from support.evidence_at_rest import POLICY, T0, MemoryArchive, signed
 

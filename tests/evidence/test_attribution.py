@@ -13,7 +13,7 @@ from capsign_evidence.archive.attribution import ReadPolicies
 from capsign_evidence.archive.scan import find
 from capsign_evidence.archive.selection import Selection, select
 from capsign_evidence.archive.summary import summarise
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 from support.evidence_at_rest import APP, T0, MemoryArchive, batch, intent, record, signed

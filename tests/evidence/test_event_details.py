@@ -20,7 +20,7 @@ from capsign_evidence.archive.details import pairs
 from capsign_evidence.archive.entry_events import of_decoded
 from capsign_evidence.archive.events import described
 from capsign_evidence.archive.record_events import of_record
-from capsign_evidence.leaf import Act, Kind
+from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.adapter.v1 import rollouts_pb2

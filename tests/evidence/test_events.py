@@ -11,7 +11,7 @@ from capsign_evidence import leaf
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import Event, described, time_text
 from capsign_evidence.archive.reading import events
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import decode, describe
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2

@@ -15,7 +15,7 @@ from capsign_evidence.archive.reading import events
 from capsign_evidence.archive.scan import Looked, find
 from capsign_evidence.archive.selection import FIELDS, Selection, select
 from capsign_evidence.archive.summary import Summary, summarise, terms_of
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.types.v1 import failures_pb2
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from capsign_evidence.checkpoint import open_checkpoint, sign_checkpoint
-from capsign_evidence.leaf import SigningLeaf
 from capsign_evidence.note import VerifierKey, open_note
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.receipt import make_receipt
+from capsign_evidence.signing_leaf import SigningLeaf
 from capsign_evidence.tiles import TileName, bundle, read_tile, tiles_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.log_model import MemoryLog

@@ -10,17 +10,9 @@ import pytest
 from capsign_evidence import leaf
 from capsign_evidence.drift_leaf import DRIFT_ACTS, Drifted, DriftKind, digest_of, named
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
-from capsign_evidence.leaf import (
-    MAX_ENTRY_LEN,
-    Act,
-    GlassReason,
-    Kind,
-    LeafError,
-    Proposed,
-    ProposedAct,
-    SecondKey,
-    SigningLeaf,
-)
+from capsign_evidence.leaf import Proposed
+from capsign_evidence.leaf_fields import MAX_ENTRY_LEN, LeafError
+from capsign_evidence.leaf_kinds import PROPOSAL_ACTS, Act, GlassReason, Kind, ProposedAct
 from capsign_evidence.leaf_reader import (
     Admin,
     AgentBatch,
@@ -42,6 +34,7 @@ from capsign_evidence.rollout_leaf import (
     SideFigures,
     VerificationsReported,
 )
+from capsign_evidence.signing_leaf import SecondKey, SigningLeaf
 from capsign_wire.adapter.v1 import admin_pb2, approvals_pb2, inventory_pb2
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import REASONS
@@ -186,7 +179,7 @@ entries = st.one_of(
         Proposal,
         times,
         hashes,
-        st.sampled_from(sorted(leaf.PROPOSAL_ACTS)),
+        st.sampled_from(sorted(PROPOSAL_ACTS)),
         identities,
         st.builds(Proposed, ids, st.sampled_from(ProposedAct), targets, hashes),
         st.sampled_from(GlassReason),

@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 from capsign_evidence.checkpoint import sign_checkpoint
-from capsign_evidence.leaf import SecondKey, SigningLeaf
 from capsign_evidence.leaf_reader import Signed, SignedTwice
 from capsign_evidence.note import NoteError, VerifierKey
 from capsign_evidence.proofs import ProofError, TreeReader
@@ -16,6 +15,7 @@ from capsign_evidence.receipt import (
     verify_receipt_of_all,
     verify_signature_receipt,
 )
+from capsign_evidence.signing_leaf import SecondKey, SigningLeaf
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capsign_evidence.checkpoint import sign_checkpoint
-from capsign_evidence.leaf import SigningLeaf
 from capsign_evidence.note import VerifierKey
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.receipt import make_receipt
+from capsign_evidence.signing_leaf import SigningLeaf
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec

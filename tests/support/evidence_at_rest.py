@@ -8,8 +8,8 @@ from typing import Self
 
 from capsign_evidence import leaf
 from capsign_evidence.archive.interface import ALL, ArchiveError, Batch
-from capsign_evidence.leaf import SigningLeaf
 from capsign_evidence.merkle import Frontier, leaf_hash
+from capsign_evidence.signing_leaf import SigningLeaf
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 

@@ -7,7 +7,7 @@ import hashlib
 from capsign_adapter.model.evidence import AuditDraft
 from capsign_adapter.store.sqlite import SqliteStore
 from capsign_evidence.incident_leaf import IncidentKind, IncidentLeaf, IncidentState
-from capsign_evidence.leaf import Kind
+from capsign_evidence.leaf_kinds import Kind
 from capsign_evidence.leaf_reader import AgentBatch, decode
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from support.two_streams import POLICY, Log

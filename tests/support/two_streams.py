@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from capsign_evidence import leaf
-from capsign_evidence.leaf import SigningLeaf
+from capsign_evidence.signing_leaf import SigningLeaf
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 

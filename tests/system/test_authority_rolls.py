@@ -10,7 +10,7 @@ from typing import Self
 
 import capsign
 import pytest
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, IdentityIssued, Signed
 from cryptography import x509
 from support.adapter_rig import APP

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from capsign_adapter.model.drift import DriftRow
 from capsign_evidence.drift_leaf import Drifted, DriftKind
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from support import needs
 from support.dev import Dev
 from support.drifting_adapter import STEPS

@@ -15,7 +15,7 @@ from capsign_adapter.decide.rollout_analysis import Verdict
 from capsign_adapter.decide.rollout_cohort import bucket
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import BUCKETS
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import SignedTwice
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2

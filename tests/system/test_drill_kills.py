@@ -18,7 +18,7 @@ import grpc
 import psycopg
 import pytest
 from capsign_adapter.model.lifecycle import RolloutStage
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.failures import FailureError
 from psycopg.conninfo import conninfo_to_dict

@@ -14,7 +14,7 @@ from pathlib import Path
 import capsign
 import pytest
 from capsign_adapter.model.lifecycle import RolloutStage
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from support import older_application, previous_release
 from support.dev import Dev
 from support.drill import Drill

@@ -15,8 +15,8 @@ from capsign_adapter.store.policy_executor import policy_executor
 
 def executors_of(state: State, custody: Custody) -> Executors:
     """How each act is done on one replica. Whoever adds an act adds its row in
-    `decide.approvals.RULES`, its number in `approvals.proto` and `capsign_evidence.leaf`, and its
-    executor here.
+    `decide.approvals.RULES`, its number in `approvals.proto` and `capsign_evidence.leaf_kinds`, and
+    its executor here.
     """
     executors: dict[int, Executor] = {
         destroying.ACT: custody.executor,

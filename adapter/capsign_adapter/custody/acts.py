@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -159,7 +159,7 @@ class KeyActs:
         demand_ready(policy, self.rows_of(row.tenant, row.key), row, readers, now_ms)
 
     def _recorded(self, actor: str, name: str) -> AbstractContextManager[None]:
-        return self._refused.recorded(actor, leaf.Act.KEY_MOVE_REFUSED, name)
+        return self._refused.recorded(actor, Act.KEY_MOVE_REFUSED, name)
 
 
 def _in_policy(policy: Policy, tenant: str, key: str) -> Key:

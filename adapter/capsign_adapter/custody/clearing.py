@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -115,7 +115,7 @@ class Clearing:
         try:
             self._store.prove_key_gone(
                 row,
-                lambda epoch: author.entry(leaf.Act.KEY_GONE, row.name, now_ms, epoch),
+                lambda epoch: author.entry(Act.KEY_GONE, row.name, now_ms, epoch),
                 now_ms,
             )
         except FailureError as error:

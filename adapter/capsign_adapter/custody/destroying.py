@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import approvals_pb2, keys_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -66,7 +66,7 @@ def executor(author: Callable[[str], Author], executed: Callable[[ProposalRow], 
 
     def execute(tx: Transaction, head: Head, row: ProposalRow, now_ms: int) -> None:
         def entry(epoch: int) -> bytes:
-            act = leaf.Act.KEY_DESTROYED
+            act = Act.KEY_DESTROYED
             return author(row.proposer).entry(act, row.target, now_ms, epoch)
 
         key_versions.move(tx, head, _version(tx, row), KeyEvent.DESTROY, entry, now_ms)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
-from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import approvals_pb2, tenants_pb2
 from capsign_wire.failures import FailureError
@@ -54,14 +54,14 @@ def executor(author: Callable[[str], Author], executed: Callable[[ProposalRow], 
     def execute(tx: Transaction, head: Head, row: ProposalRow, now_ms: int) -> None:
         tenant, by = _tenant(row), author(row.proposer)
 
-        def entry(act: leaf.Act, name: str) -> Callable[[int], bytes]:
+        def entry(act: Act, name: str) -> Callable[[int], bytes]:
             return lambda epoch: by.entry(act, name, now_ms, epoch)
 
         for version in _versions(tx, tenant):
             if not KEY_VERSION.is_final(version.state):
-                destroyed = entry(leaf.Act.KEY_DESTROYED, version.name)
+                destroyed = entry(Act.KEY_DESTROYED, version.name)
                 key_versions.move(tx, head, version, KeyEvent.DESTROY, destroyed, now_ms)
-        erasures.add(tx, head, tenant, entry(leaf.Act.TENANT_ERASED, tenant), now_ms)
+        erasures.add(tx, head, tenant, entry(Act.TENANT_ERASED, tenant), now_ms)
 
     return Executor(_words, _state, execute, executed)
 
@@ -190,7 +190,7 @@ class PepperClearing:
         try:
             self._store.prove_erased(
                 tenant,
-                lambda epoch: author.entry(leaf.Act.PEPPER_GONE, tenant, now_ms, epoch),
+                lambda epoch: author.entry(Act.PEPPER_GONE, tenant, now_ms, epoch),
                 now_ms,
             )
         except FailureError as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2
@@ -48,7 +49,7 @@ class Author:
         self._actor = actor
         self._policy_digest = policy_digest
 
-    def entry(self, act: leaf.Act, name: str, now_ms: int, epoch: int) -> bytes:
+    def entry(self, act: Act, name: str, now_ms: int, epoch: int) -> bytes:
         """Returns the log's entry about an act on the version of this name."""
         return leaf.admin(now_ms, self._policy_digest, act, self._actor, name, epoch)
 
@@ -79,7 +80,7 @@ def make_version(
     try:
         epoch, index = store.add_key_version(
             row,
-            lambda epoch: author.entry(leaf.Act.KEY_CREATED, row.name, now_ms, epoch),
+            lambda epoch: author.entry(Act.KEY_CREATED, row.name, now_ms, epoch),
             now_ms,
             claim.holder,
         )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from capsign_evidence.leaf import NAME
+from capsign_evidence.leaf_fields import NAME
 from capsign_wire import svid
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from capsign_evidence.leaf import Kind
+from capsign_evidence.leaf_kinds import Kind
 from capsign_evidence.leaf_reader import Refused, Signed, SignedTwice, decode
 from capsign_evidence.rollout_leaf import SideFigures, VerificationsReported
 from capsign_wire.adapter.v1 import evidence_pb2

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from capsign_evidence.drift_leaf import Drifted, DriftKind, digest_of, named
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 
 from capsign_adapter.decide import drift

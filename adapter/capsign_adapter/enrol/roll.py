@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from capsign_evidence import leaf
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.adapter.v1 import admin_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -96,7 +97,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             versions={f"{row.tenant}/{row.key}/{row.version}" for row in rows},
         )
         now = now_ms()
-        act = leaf.Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
+        act = Act(10 + request.kind)  # the numbers of the acts follow those of the kinds
         digest, actor = snapshot.policy.digest, peer.spiffe_id
         epoch, index = self._store.revoke(
             request.kind,

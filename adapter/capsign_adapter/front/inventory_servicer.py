@@ -7,7 +7,7 @@ from typing import Protocol
 
 from capsign_evidence import leaf
 from capsign_evidence.incident_leaf import IncidentState
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.reconcile.incidents import Incident, signature_without_leaf
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import inventory_pb2 as pb

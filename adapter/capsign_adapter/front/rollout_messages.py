@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.rollout_leaf import SideFigures
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import tenants_pb2 as pb
 from capsign_wire.adapter.v1 import tenants_pb2_grpc
 from capsign_wire.failures import FailureError
@@ -80,7 +81,7 @@ class TenantServicer(tenants_pb2_grpc.TenantServiceServicer):
         policy = self._policy(standing.policy, request.policy_version)
         found = ways_of(policy, tenant, digests, list(request.transcripts), request.grant)
         key = self._commitments.for_tenant(tenant)
-        now, act = now_ms(), leaf.Act.COMMITMENTS_TOLD
+        now, act = now_ms(), Act.COMMITMENTS_TOLD
         entry = leaf.admin(now, standing.policy.digest, act, peer.spiffe_id, tenant, 0)
         index = self._store.append([entry], now)
         # an erasure that has answered meanwhile is in this standing: nothing is told after it

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 from capsign_evidence.incident_leaf import IncidentState
-from capsign_evidence.leaf import LeafError
+from capsign_evidence.leaf_fields import LeafError
 from capsign_evidence.reconcile.incidents import Change, Incident
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import State

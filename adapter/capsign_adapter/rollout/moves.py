@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from capsign_evidence import leaf
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.rollout_leaf import RolloutStep
 from capsign_wire import logs
 from capsign_wire.telemetry import Counter

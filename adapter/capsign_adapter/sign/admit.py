@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from capsign_evidence.leaf import SecondKey, SigningLeaf
+from capsign_evidence.signing_leaf import SecondKey, SigningLeaf
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, AlgorithmRow
 from capsign_wire.context_rule import choose

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act, GlassReason, ProposedAct
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
@@ -35,13 +36,13 @@ TRIES = 16
 """Decisions anew while others move the epoch."""
 
 _ACTS = {
-    ProposalEvent.APPROVE: leaf.Act.APPROVED,
-    ProposalEvent.EXECUTE: leaf.Act.PROPOSAL_EXECUTED,
-    ProposalEvent.BREAK_GLASS: leaf.Act.BROKE_GLASS,
-    ProposalEvent.REJECT: leaf.Act.REJECTED,
-    ProposalEvent.EXPIRE: leaf.Act.PROPOSAL_EXPIRED,
-    ProposalEvent.CALL_OFF: leaf.Act.CALLED_OFF,
-    ProposalEvent.OVERTAKE: leaf.Act.PROPOSAL_OVERTAKEN,
+    ProposalEvent.APPROVE: Act.APPROVED,
+    ProposalEvent.EXECUTE: Act.PROPOSAL_EXECUTED,
+    ProposalEvent.BREAK_GLASS: Act.BROKE_GLASS,
+    ProposalEvent.REJECT: Act.REJECTED,
+    ProposalEvent.EXPIRE: Act.PROPOSAL_EXPIRED,
+    ProposalEvent.CALL_OFF: Act.CALLED_OFF,
+    ProposalEvent.OVERTAKE: Act.PROPOSAL_OVERTAKEN,
 }
 
 
@@ -95,7 +96,7 @@ class Approvals:
                 draft,
                 snapshot.epoch,
                 self._executors,
-                lambda row, _, epoch: self._entry(leaf.Act.PROPOSED, row, actor, now, epoch),
+                lambda row, _, epoch: self._entry(Act.PROPOSED, row, actor, now, epoch),
                 now,
             )
 
@@ -142,7 +143,7 @@ class Approvals:
             return self._moved(Move(row, events, actor, snapshot.epoch, now, glass=reason))
 
         moved = self._asked(actor, proposal_id, attempt)
-        name = leaf.GlassReason(reason).name
+        name = GlassReason(reason).name
         logs.warning("glass.broken", actor=actor, proposal=moved.row.id.hex(), reason=name)
         return self._done(moved)
 
@@ -154,7 +155,7 @@ class Approvals:
         def attempt(snapshot: Snapshot, standing: Standing, now: int) -> Moved:
             row = self._found(proposal_id)
             rules.check_acknowledge(row, actor, standing)
-            act = leaf.Act.GLASS_ACKNOWLEDGED
+            act = Act.GLASS_ACKNOWLEDGED
             return self._store.acknowledge_proposal(
                 row,
                 actor,
@@ -233,7 +234,7 @@ class Approvals:
         self, actor: str, proposal_id: bytes, attempt: Callable[[Snapshot, Standing, int], Moved]
     ) -> Moved:
         """What a person wants of a proposal; a refused move is recorded (I7)."""
-        act = leaf.Act.PROPOSAL_MOVE_REFUSED
+        act = Act.PROPOSAL_MOVE_REFUSED
         with self._refused.recorded(actor, act, proposal_id.hex()):
             return self._decided(attempt)
 
@@ -263,9 +264,9 @@ class Approvals:
             self._executors.of(moved.row.act).executed(moved.row)
         return moved
 
-    def _entry(self, act: leaf.Act, row: ProposalRow, actor: str, now: int, epoch: int) -> bytes:
-        what = leaf.Proposed(row.id, leaf.ProposedAct(row.act), row.target, row.digest)
-        reason = leaf.GlassReason(row.glass)
+    def _entry(self, act: Act, row: ProposalRow, actor: str, now: int, epoch: int) -> bytes:
+        what = leaf.Proposed(row.id, ProposedAct(row.act), row.target, row.digest)
+        reason = GlassReason(row.glass)
         # Of the snapshot that was decided under: were it another by now, so would be the epoch.
         digest = self._snapshots.policy().digest
         return leaf.proposal(now, digest, act, actor, what, reason, epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import revocations_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -30,7 +31,7 @@ def lift_executor(policy_digest: Callable[[], bytes]) -> Executor:
 
     def execute(tx: Transaction, head: Head, row: ProposalRow, now_ms: int) -> None:
         asked, actor, digest = _asked(row), row.decided_by, policy_digest()
-        act, target = leaf.Act.REVOCATION_LIFTED, target_in_log(asked.kind, asked.target)
+        act, target = Act.REVOCATION_LIFTED, target_in_log(asked.kind, asked.target)
         registry.lift(
             tx,
             head,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 
 from capsign_adapter.decide.policy import Policy
@@ -42,7 +43,7 @@ def begin(store: Policies, policy: Policy, now_ms: int) -> PolicyVersionRow:
         lambda epoch: leaf.admin(
             now_ms,
             policy.digest,
-            leaf.Act.POLICY_APPLIED,
+            Act.POLICY_APPLIED,
             actor,
             target_of(1, policy.digest),
             epoch,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import approvals_pb2, policy_pb2
 from capsign_wire.failures import FailureError
@@ -114,7 +115,7 @@ class PolicyVersions:
             return known
         row = self._store.propose_policy(
             draft_of(review.policy, review.base, actor),
-            lambda row: self._leaf(snapshot, leaf.Act.POLICY_PROPOSED, actor, row, 0),
+            lambda row: self._leaf(snapshot, Act.POLICY_PROPOSED, actor, row, 0),
             self._clock(),
         )
         alone = actor == file_identity(snapshot.policy.trust_domain)
@@ -175,7 +176,7 @@ class PolicyVersions:
             epoch, _ = self._store.apply_policy(
                 row.version,
                 actor,
-                lambda row, epoch: self._leaf(snapshot, leaf.Act.POLICY_APPLIED, actor, row, epoch),
+                lambda row, epoch: self._leaf(snapshot, Act.POLICY_APPLIED, actor, row, epoch),
                 self._clock(),
             )
         except FailureError:
@@ -205,7 +206,7 @@ class PolicyVersions:
                 row.version,
                 event,
                 by,
-                lambda ended: self._leaf(snapshot, leaf.Act.POLICY_ENDED, by, ended, 0),
+                lambda ended: self._leaf(snapshot, Act.POLICY_ENDED, by, ended, 0),
                 self._clock(),
             )
         except FailureError as error:
@@ -213,7 +214,7 @@ class PolicyVersions:
                 raise  # else another replica was first
 
     def _leaf(
-        self, snapshot: Snapshot, act: leaf.Act, actor: str, row: PolicyVersionRow, epoch: int
+        self, snapshot: Snapshot, act: Act, actor: str, row: PolicyVersionRow, epoch: int
     ) -> bytes:
         target = target_of(row.version, row.digest)
         return leaf.admin(self._clock(), snapshot.policy.digest, act, actor, target, epoch)

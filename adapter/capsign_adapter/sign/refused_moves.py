@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -43,7 +44,7 @@ class RefusedMoves:
         self._now_ms = now_ms
 
     @contextmanager
-    def recorded(self, actor: str, act: leaf.Act, target: str) -> Iterator[None]:
+    def recorded(self, actor: str, act: Act, target: str) -> Iterator[None]:
         """Around a move that `actor` (SPIFFE ID) asks for: if it is refused as illegal, the log has
         an administrative entry of `act` on `target` before the refusal goes on.
         """
@@ -54,7 +55,7 @@ class RefusedMoves:
                 self._record(actor, act, target)
             raise
 
-    def _record(self, actor: str, act: leaf.Act, target: str) -> None:
+    def _record(self, actor: str, act: Act, target: str) -> None:
         logs.warning("move.refused", act=act.name.lower(), target=target)
         if self._rates.take(actor, "moves", PER_SECOND, AT_ONCE, 1).granted:
             now = self._now_ms()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from capsign_evidence.leaf import PreparedLeaf
+from capsign_evidence.signing_leaf import PreparedLeaf
 from capsign_wire.adapter.v1 import signing_pb2 as signing
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.types.v1 import signing_pb2

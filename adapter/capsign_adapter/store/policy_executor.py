@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import policy_pb2 as pb
 from capsign_wire.bounds import parse
 
@@ -58,6 +59,6 @@ def _execute(tx: Transaction, head: Head, row: ProposalRow, now_ms: int) -> None
 
     def entry(applied: PolicyVersionRow, epoch: int) -> bytes:
         target = target_of(applied.version, applied.digest)
-        return leaf.admin(now_ms, digest, leaf.Act.POLICY_APPLIED, row.decided_by, target, epoch)
+        return leaf.admin(now_ms, digest, Act.POLICY_APPLIED, row.decided_by, target, epoch)
 
     policies.apply(tx, head, payload.version, row.decided_by, entry, now_ms)

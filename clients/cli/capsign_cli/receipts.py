@@ -189,7 +189,7 @@ def _read(path: Path) -> Bundle:
 
 def _proven(bundle: Bundle, open_head: Callable[[bytes], TreeHead]) -> Proven:
     from capsign_evidence.bundle import verify_bundle
-    from capsign_evidence.leaf import LeafError
+    from capsign_evidence.leaf_fields import LeafError
     from capsign_evidence.note import NoteError
     from capsign_evidence.proofs import ProofError
     from capsign_evidence.receipt import ReceiptError

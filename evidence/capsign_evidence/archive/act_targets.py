@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from capsign_evidence.leaf import Act, ProposedAct
+from capsign_evidence.leaf_kinds import Act, ProposedAct
 
 
 def of_act(act: Act, target: str) -> dict[str, Any]:

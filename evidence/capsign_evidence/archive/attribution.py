@@ -22,7 +22,7 @@ from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import Event
 from capsign_evidence.archive.interface import Archive
 from capsign_evidence.archive.selection import Condition, Selection
-from capsign_evidence.leaf import HASH_LEN
+from capsign_evidence.leaf_fields import HASH_LEN
 from capsign_evidence.merkle import TILE_WIDTH
 
 Key = tuple[str, str]

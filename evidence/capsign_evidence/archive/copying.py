@@ -13,7 +13,7 @@ from capsign_evidence.archive.interface import ArchiveError, Batch
 from capsign_evidence.archive.summary import summarise
 from capsign_evidence.archive.tile_files import LogFiles, TileFiles
 from capsign_evidence.checkpoint import TreeHead
-from capsign_evidence.leaf import LeafError
+from capsign_evidence.leaf_fields import LeafError
 from capsign_evidence.leaf_reader import AgentBatch, decode
 from capsign_evidence.merkle import HASH_LEN, TILE_WIDTH, leaf_hash
 from capsign_evidence.note import parse_note

@@ -14,10 +14,12 @@ from capsign_evidence.archive.details import STAGES, told
 from capsign_evidence.archive.events import ADAPTER, NAMES, UNREADABLE, Event
 from capsign_evidence.drift_leaf import Drifted
 from capsign_evidence.incident_leaf import IncidentLeaf
-from capsign_evidence.leaf import Act, Kind, LeafError, SecondKey, SigningLeaf
+from capsign_evidence.leaf_fields import LeafError
+from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.leaf_reader import Admin, Entry, Proposal, decode
 from capsign_evidence.retired_leaf import Retired
 from capsign_evidence.rollout_leaf import RolloutStep
+from capsign_evidence.signing_leaf import SecondKey, SigningLeaf
 
 OUTCOMES = {
     Kind.SIGNED: "done",

@@ -21,7 +21,7 @@ from capsign_evidence.archive.lives import lives_of
 from capsign_evidence.archive.record_events import of_batch
 from capsign_evidence.archive.selection import Condition, Selection, Value, select
 from capsign_evidence.archive.summary import rules_out, terms_of
-from capsign_evidence.leaf import Kind
+from capsign_evidence.leaf_kinds import Kind
 from capsign_evidence.merkle import TILE_WIDTH
 
 STEP = 64 * TILE_WIDTH

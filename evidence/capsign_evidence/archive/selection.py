@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from capsign_evidence.archive.entry_events import OUTCOMES, word
 from capsign_evidence.archive.events import ADAPTER, AGENT, UNREADABLE, Event
-from capsign_evidence.leaf import VERSION, Act, Kind, ProposedAct
+from capsign_evidence.leaf_fields import VERSION
+from capsign_evidence.leaf_kinds import Act, Kind, ProposedAct
 
 Value = str | int | bytes
 

@@ -18,14 +18,15 @@ from hashlib import blake2b
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2
 
-from capsign_evidence import leaf
+from capsign_evidence import leaf_fields
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import UNREADABLE, Event
 from capsign_evidence.archive.interface import Batch
 from capsign_evidence.archive.record_events import of_record, parsed_batch
 from capsign_evidence.archive.selection import FIELDS, Condition, Selection, Value
 from capsign_evidence.archive.summary_gaps import OTHERWISE, with_terms
-from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind
+from capsign_evidence.leaf_fields import HASH_LEN, INTENT_LEN
+from capsign_evidence.leaf_kinds import Kind
 
 VERSION = 1
 BITS = 12
@@ -48,7 +49,7 @@ _HASHED = 2 * HASH_LEN
 _TAIL = INTENT_LEN + _HASHED
 """Bytes at the end of an entry of a signature that are its own; the rest it shares with others."""
 
-_KNOWN = bytes((leaf.VERSION,))
+_KNOWN = bytes((leaf_fields.VERSION,))
 
 
 @dataclass(frozen=True, slots=True)

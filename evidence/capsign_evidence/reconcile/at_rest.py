@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from capsign_evidence.archive.interface import Archive, Batch
 from capsign_evidence.incident_leaf import IncidentLeaf, IncidentState
-from capsign_evidence.leaf import Kind, LeafError
+from capsign_evidence.leaf_fields import LeafError
+from capsign_evidence.leaf_kinds import Kind
 from capsign_evidence.leaf_reader import decode
 from capsign_evidence.reconcile import leaves
 from capsign_evidence.reconcile.incidents import Incident, IncidentKey, signature_without_leaf

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from capsign_evidence.leaf import HASH_LEN, INTENT_LEN, Kind, LeafError
+from capsign_evidence.leaf_fields import HASH_LEN, INTENT_LEN, LeafError
+from capsign_evidence.leaf_kinds import Kind
 
 _HEAD = 42
 """Bytes that all kinds share: version, kind, time, policy digest."""

@@ -9,7 +9,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind
-from capsign_evidence.leaf import Act, Kind
+from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.leaf_reader import AgentBatch, decode
 from capsign_evidence.reconcile import leaves
 from capsign_evidence.reconcile.incidents import Change, Incident, IncidentKey, Standing

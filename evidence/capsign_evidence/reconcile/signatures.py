@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from capsign_evidence.incident_leaf import IncidentKind
-from capsign_evidence.leaf import LeafError
+from capsign_evidence.leaf_fields import LeafError
 from capsign_evidence.reconcile import leaves, state
 from capsign_evidence.reconcile.incidents import IncidentKey, Standing
 from capsign_evidence.reconcile.leaves import SignedLeaf

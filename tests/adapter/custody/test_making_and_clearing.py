@@ -17,7 +17,7 @@ from capsign_adapter.model.lifecycle import KeyEvent
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_adapter.token.interface import TokenUnavailableError
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import decode
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms

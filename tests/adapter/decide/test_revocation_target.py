@@ -7,6 +7,7 @@ from capsign_adapter.decide.revocation_target import check_form, demand_known
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.control import Revocation
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -96,7 +97,7 @@ def test_whatever_has_the_form_can_be_written_into_the_log(kind, target):
         check_form(kind, target)
     except FailureError:
         return
-    assert leaf.admin(1, bytes(32), leaf.Act(10 + kind), ORDERS, target, 1)
+    assert leaf.admin(1, bytes(32), Act(10 + kind), ORDERS, target, 1)
 
 
 @pytest.mark.parametrize(("kind", "target", "hint"), UNKNOWN)

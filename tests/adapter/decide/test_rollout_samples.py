@@ -9,8 +9,8 @@ from capsign_adapter.decide.rollout_samples import BLAMED, count
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures, SignsWith
 from capsign_evidence import leaf
-from capsign_evidence.leaf import SigningLeaf
 from capsign_evidence.rollout_leaf import VerificationsReported
+from capsign_evidence.signing_leaf import SigningLeaf
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2 as reasons

@@ -15,7 +15,7 @@ from capsign_adapter.model.drift import LIVE_MS, Difference, KeyUse, ReplicaRepo
 from capsign_adapter.sign.key_uses import KeyUseCounter
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_evidence.drift_leaf import DriftKind, digest_of
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import decode
 from capsign_wire.types.v1 import algorithms_pb2
 from support.adapter_rig import POLICY

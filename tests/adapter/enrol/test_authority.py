@@ -13,7 +13,7 @@ from capsign_adapter.model.lifecycle import AuthorityState
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_adapter.token.interface import TokenUnavailableError
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import decode
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError

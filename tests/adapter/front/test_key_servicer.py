@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from capsign_adapter.sign.refused_moves import AT_ONCE
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import (
     capability_pb2,

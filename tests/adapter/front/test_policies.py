@@ -9,7 +9,7 @@ import pytest
 from capsign_adapter.keys import labels
 from capsign_adapter.sign.policy_file import PolicyFile
 from capsign_adapter.sign.policy_versions import PolicyVersions
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import approvals_pb2, approvals_pb2_grpc, policy_pb2_grpc
 from capsign_wire.adapter.v1 import policy_pb2 as pb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, Proposal, decode
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -164,11 +164,11 @@ def test_everything_is_revoked_and_after_a_lift_all_is_well(replica, people, age
     entries = [decode(entry) for entry in replica.rig.entries()]
     acts = [(entry.act, entry.actor) for entry in entries if isinstance(entry, Admin | Proposal)]
     assert acts[-5:] == [
-        (leaf.Act.EVERYTHING_REVOKED, RESPONDER),
-        (leaf.Act.PROPOSED, OPERATOR),
-        (leaf.Act.APPROVED, APPROVER),
-        (leaf.Act.REVOCATION_LIFTED, APPROVER),
-        (leaf.Act.PROPOSAL_EXECUTED, APPROVER),
+        (Act.EVERYTHING_REVOKED, RESPONDER),
+        (Act.PROPOSED, OPERATOR),
+        (Act.APPROVED, APPROVER),
+        (Act.REVOCATION_LIFTED, APPROVER),
+        (Act.PROPOSAL_EXECUTED, APPROVER),
     ]
 
 

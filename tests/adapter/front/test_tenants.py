@@ -14,7 +14,7 @@ from capsign_agent.sign.hashing import mu_hasher
 from capsign_cli.audit import commitments as asking
 from capsign_cli.audit.prove import looked_for
 from capsign_evidence.archive import open_archive
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, Signed, SignedTwice, decode
 from capsign_wire.adapter.v1 import tenants_pb2 as pb
 from capsign_wire.adapter.v1 import tenants_pb2_grpc

@@ -7,7 +7,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from capsign_evidence.incident_leaf import IncidentLeaf, IncidentState
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 from capsign_wire.adapter.v1 import inventory_pb2 as pb

@@ -17,7 +17,7 @@ from capsign_adapter.decide.rollout_start import left_behind
 from capsign_adapter.model.key_readers import KeyReader
 from capsign_adapter.model.lifecycle import KeyEvent, RolloutPace, RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, SignedTwice, decode
 from capsign_evidence.rollout_leaf import RolloutStep, VerificationsReported
 from capsign_wire.failures import FailureError

@@ -14,6 +14,7 @@ from capsign_adapter.sign.policy_in_force import draft_of
 from capsign_adapter.sign.refused_moves import RefusedMoves
 from capsign_adapter.store.open import open_store
 from capsign_evidence import leaf
+from capsign_evidence.leaf_kinds import Act, ProposedAct
 from capsign_evidence.leaf_reader import Proposal, decode
 from capsign_wire.adapter.v1 import admin_pb2
 from capsign_wire.adapter.v1 import approvals_pb2 as pb
@@ -121,7 +122,7 @@ def test_two_people_and_the_log_says_who(desk):
         ("PROPOSAL_EXECUTED", PIA),
     ]
     assert {each.what for each in desk.leaves()} == {
-        leaf.Proposed(row.id, leaf.ProposedAct.REVOCATION_LIFT, "shop/orders", row.digest)
+        leaf.Proposed(row.id, ProposedAct.REVOCATION_LIFT, "shop/orders", row.digest)
     }
 
 
@@ -179,7 +180,7 @@ def test_nobody_approves_what_has_expired(desk):
     assert "expired" in said, "also before a replica has written that"
     desk.approvals.look()
     assert desk.store.proposal(row.id).state == State.EXPIRED
-    assert desk.leaves()[-1].act is leaf.Act.PROPOSAL_EXPIRED
+    assert desk.leaves()[-1].act is Act.PROPOSAL_EXPIRED
     refused(reasons.REASON_ILLEGAL_TRANSITION, desk.approve, PIA, row)
     assert done(desk.store) == 0
 
@@ -248,7 +249,7 @@ def test_whoever_was_revoked_by_name_decides_nothing(desk, who):
     desk.store.revoke(
         admin_pb2.REVOCATION_KIND_WORKLOAD,
         who,
-        lambda epoch: leaf.admin(NOW, bytes(32), leaf.Act.WORKLOAD_REVOKED, RENE, who, epoch),
+        lambda epoch: leaf.admin(NOW, bytes(32), Act.WORKLOAD_REVOKED, RENE, who, epoch),
         NOW,
     )
     with pytest.raises(FailureError):
@@ -295,7 +296,7 @@ def test_killed_between_approval_and_execution(desk, deed, tmp_path):
     assert other.store.proposal(approved.id).state == State.EXECUTED
     last = other.leaves()[-1]
     assert (last.act, last.actor) == (
-        leaf.Act.PROPOSAL_EXECUTED,
+        Act.PROPOSAL_EXECUTED,
         "spiffe://capsign.test/adapter/approvals",
     )
     other.approvals.look()

@@ -8,7 +8,7 @@ import pytest
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.sign import policy_in_force
 from capsign_adapter.sign.policy_in_force import InForce, PolicyUnreadableError
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, Signed, decode
 from capsign_wire.types.v1 import failures_pb2 as reasons
 from support.adapter_rig import APP, OTHER, POLICY, RULES, peer

@@ -12,7 +12,7 @@ from capsign_evidence import leaf
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.incident_leaf import IncidentState
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.reconcile.incidents import MAX_STANDING, Incident, IncidentKey, Standing
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import MAX_LIVES, MAX_LIVES_OF_KEY, Bounds, State

@@ -5,7 +5,7 @@ and none is unrecorded.
 from __future__ import annotations
 
 import pytest
-from capsign_evidence.leaf import Act
+from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.leaf_reader import Admin, IdentityIssued
 from system.cluster.auditor import Auditor
 from system.cluster.fleet import CHART, REPOSITORY, SHOP, SYSTEM

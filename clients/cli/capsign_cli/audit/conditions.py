@@ -112,7 +112,7 @@ def _tables() -> dict[str, set[str]]:
     from capsign_evidence.archive.entry_events import word
     from capsign_evidence.archive.events import UNREADABLE
     from capsign_evidence.archive.record_events import KINDS, OUTCOMES
-    from capsign_evidence.leaf import Act, Kind
+    from capsign_evidence.leaf_kinds import Act, Kind
     from capsign_wire.algorithms import BY_NAME
     from capsign_wire.failures import REASONS
 

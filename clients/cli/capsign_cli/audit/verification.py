@@ -146,7 +146,7 @@ class _Verification:
                 self._found.unreadable += 1
 
     def _batch(self, leaf: int, entry: bytes) -> Iterator[Batch]:
-        from capsign_evidence.leaf import LeafError
+        from capsign_evidence.leaf_fields import LeafError
         from capsign_evidence.leaf_reader import AgentBatch, decode
 
         held = self._held if self._held is not None and self._held[0] == leaf else None
@@ -164,7 +164,7 @@ class _Verification:
 
     def _is_readable(self, entry: bytes) -> bool:
         """Whether the entry can be decoded. What entries of signatures share is looked at once."""
-        from capsign_evidence.leaf import LeafError
+        from capsign_evidence.leaf_fields import LeafError
         from capsign_evidence.leaf_reader import decode
 
         shared = entry[:2] + entry[10:-80] if entry[:2] == b"\x01\x01" else b""
