@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bench import engine
 from bench.cells import CELLS, Cell, Result
 from bench.deployment import Deployment
 from bench.go_client import GoMissingError
@@ -19,6 +20,7 @@ from bench.report import print_rounds, print_table
 
 def main() -> None:
     arguments = _parser().parse_args()
+    engine.demand(arguments.engine)
     chosen = list(_possible(CELLS[name] for name in arguments.cells or CELLS))
     other = OtherProgram(arguments.against) if arguments.against else None
     results: list[Result] = []
@@ -26,6 +28,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="capsign-bench-") as scratch:
         deployment = Deployment(Path(scratch), arguments.workers)
         try:
+            if arguments.engine != engine.DEFAULT:
+                deployment.restart_with(engine.settings(arguments.engine))
             for number in range(arguments.rounds):
                 for cell in chosen:
                     result = _measure(cell, deployment, arguments.seconds)
@@ -81,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds a cell")
     parser.add_argument("--workers", type=int, default=2, help="adapter replicas")
+    parser.add_argument(
+        "--engine",
+        choices=engine.ENGINES,
+        default=engine.DEFAULT,
+        help="what serves the applications' sockets",
+    )
     parser.add_argument("--json", action="store_true", help="a JSON object a line for each cell")
     parser.add_argument("--rounds", type=int, default=1, help="how often; medians are printed")
     parser.add_argument(

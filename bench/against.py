@@ -9,6 +9,9 @@ With `--table` the cells of `bench.issue_table` are measured, and its table is p
 TREE, after is this tree. Clients of Go are built here for both; what TREE has no cell for is left
 out.
 
+With `--engine native` the agents of both trees serve with that engine. With `--table` too, TREE and
+this tree serve with grpcio, and a third deployment, of this tree, with the engine: a column more.
+
 TREE is a working tree of any commit with a `.venv` of its own (`git worktree add`, `make venv`).
 """
 
@@ -19,10 +22,13 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import bench.rounds
+from bench import engine
 from bench.cells import CELLS
 from bench.issue_table import CELLS_OF_TABLE, markdown
 
@@ -33,13 +39,14 @@ Told = dict[str, Any]
 
 
 class Tree:
-    """A deployment of one working tree."""
+    """A deployment of one working tree, whose agent serves with one engine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, serving: str = engine.DEFAULT) -> None:
         text = Path(bench.rounds.__file__).read_text()
         python = root / ".venv" / "bin" / "python"
+        settings = [] if serving == engine.DEFAULT else [json.dumps(engine.settings(serving))]
         self._process = subprocess.Popen(
-            [str(python if python.exists() else sys.executable), "-c", text],
+            [str(python if python.exists() else sys.executable), "-c", text, *settings],
             cwd=root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -82,27 +89,49 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds a round and cell")
     parser.add_argument("--table", action="store_true", help="print the table of what is wanted")
+    parser.add_argument(
+        "--engine",
+        choices=engine.ENGINES,
+        default=engine.DEFAULT,
+        help="what serves the applications' sockets",
+    )
     arguments = parser.parse_args()
+    engine.demand(arguments.engine)
     cells = arguments.cells or (CELLS_OF_TABLE if arguments.table else DEFAULT)
-    trees = [Tree(arguments.tree.resolve()), Tree(ROOT)]
-    seen: dict[str, list[tuple[Told, Told]]] = {cell: [] for cell in cells}
-    try:
-        for number in range(arguments.rounds):
-            for cell in cells:
-                there, here = (number % 2, 1 - number % 2)
-                told = {at: trees[at].measure(cell, arguments.seconds) for at in (there, here)}
-                seen[cell].append((told[0], told[1]))
-    finally:
-        for tree in trees:
-            tree.close()
+    with ExitStack() as up:
+        trees = [
+            up.enter_context(closing(Tree(root, serving)))
+            for root, serving in _columns(arguments.tree.resolve(), arguments)
+        ]
+        seen = _rounds(trees, cells, arguments)
     if arguments.table:
-        print(markdown(seen))
+        print(markdown(seen, *([arguments.engine] if len(trees) > 2 else [])))
         return
-    for cell, pairs in seen.items():
-        print(f"{cell:16} {_told(pairs)}")
+    for cell, rounds in seen.items():
+        print(f"{cell:16} {_told(rounds)}")
 
 
-def _told(pairs: list[tuple[Told, Told]]) -> str:
+def _columns(other: Path, arguments: argparse.Namespace) -> list[tuple[Path, str]]:
+    """What is measured side by side: working trees, and the engines of their agents."""
+    if not arguments.table or arguments.engine == engine.DEFAULT:
+        return [(other, arguments.engine), (ROOT, arguments.engine)]
+    return [(other, engine.DEFAULT), (ROOT, engine.DEFAULT), (ROOT, arguments.engine)]
+
+
+def _rounds(
+    trees: Sequence[Tree], cells: Sequence[str], arguments: argparse.Namespace
+) -> dict[str, list[tuple[Told, ...]]]:
+    """What each round of each cell gave in every tree. Each tree is the first in its turn."""
+    seen: dict[str, list[tuple[Told, ...]]] = {cell: [] for cell in cells}
+    for number in range(arguments.rounds):
+        order = [(number + at) % len(trees) for at in range(len(trees))]
+        for cell in cells:
+            told = {at: trees[at].measure(cell, arguments.seconds) for at in order}
+            seen[cell].append(tuple(told[at] for at in range(len(trees))))
+    return seen
+
+
+def _told(pairs: Sequence[tuple[Told, ...]]) -> str:
     """The ratios of the second to the first, for one cell."""
     return "  ".join(
         (

@@ -67,15 +67,18 @@ ROWS = (
 CELLS_OF_TABLE = tuple(dict.fromkeys(row.cell for row in ROWS))
 
 
-def markdown(seen: Mapping[str, Sequence[tuple[Told, Told]]]) -> str:
-    """The table. `seen` has the rounds of each cell: what the other tree gave, and this one."""
-    lines = ["| cell | name | peer | before | after | wanted |", "|---|---|---|---|---|---|"]
+def markdown(seen: Mapping[str, Sequence[tuple[Told, ...]]], *engines: str) -> str:
+    """The table. `seen` has the rounds of each cell: what the other tree gave, this one, and this
+    one with each of `engines` on the applications' sockets.
+    """
+    columns = ("before", "after", *(f"after, {engine}" for engine in engines))
+    heads = ("cell", "name", "peer", *columns, "wanted")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in ROWS:
-        pairs = seen.get(row.cell, ())
-        before, after = (_spread(row, [pair[at] for pair in pairs if pair[at]]) for at in (0, 1))
-        lines.append(
-            f"| {row.name} | `{row.cell}` | {row.peer} | {before} | {after} | {row.wanted} |"
-        )
+        rounds = seen.get(row.cell, ())
+        told = [_spread(row, [one[at] for one in rounds if one[at]]) for at in range(len(columns))]
+        cells = (row.name, f"`{row.cell}`", row.peer, *told, row.wanted)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

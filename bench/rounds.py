@@ -2,7 +2,8 @@
 
 `bench.against` runs this text in another working tree too, so it uses what every commit's `bench`
 has. A line has `cell`, `seconds`, and `program`: a client that knows nothing of the tree, or null.
-A tree that has neither the cell nor a program for it answers with an empty object.
+A tree that has neither the cell nor a program for it answers with an empty object. An argument is
+text that the settings of each kind of process get, as JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="capsign-bench-") as scratch:
         deployment = Deployment(Path(scratch), 2)
         try:
+            if len(sys.argv) > 1:
+                deployment.restart_with(json.loads(sys.argv[1]))
             print(json.dumps({"socket": deployment.socket}), flush=True)
             for line in sys.stdin:
                 print(json.dumps(_measure(deployment, json.loads(line))), flush=True)

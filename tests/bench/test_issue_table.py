@@ -36,6 +36,13 @@ def test_a_cell_that_a_tree_does_not_have_is_a_dash() -> None:
     assert "| - | 0.250 |" in line
 
 
+def test_an_engine_has_a_column_of_its_own() -> None:
+    rounds = [(ROUND, ROUND, {**ROUND, "ratio": 0.75})]
+    head, *rows = markdown({"tasks-64": rounds}, "native").splitlines()
+    assert "| before | after | after, native | wanted |" in head
+    assert "| 0.250 | 0.250 | 0.750 |" in next(row for row in rows if "tasks-64" in row)
+
+
 def test_calls_that_all_failed_are_no_figure() -> None:
     failed = {**ROUND, "sps": 0.0, "errors": 361, "ratio": 0.0}
     table = markdown({"go-one-call": [(failed, ROUND)]}).splitlines()
