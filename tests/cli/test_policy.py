@@ -78,13 +78,19 @@ def test_a_file_is_compared_with_what_is_in_force(run, files, adapter, command, 
 def test_json_has_each_change(run, files):
     ended, out, _ = run("diff", files / "same", files / "weaker", "-o", "json")
     assert ended == 3
-    assert json.loads(out)["changes"] == [
-        {
-            "strength": "weaker",
-            "subject": "limits",
-            "words": "the clock skew from 30s to 40s",
-        }
-    ]
+    assert json.loads(out) == {
+        "changes": [
+            {
+                "strength": "weaker",
+                "subject": "limits",
+                "words": "the clock skew that is forgiven from 30s to 40s",
+            }
+        ],
+        "summary": "1 change, which weakens or broadens: somebody else has to approve.",
+        "weakens": True,
+    }
+    _, out, _ = run("diff", files / "same", files / "stronger", "-o", "json")
+    assert json.loads(out)["weakens"] is False
 
 
 @pytest.mark.parametrize("arguments", [["diff"], ["plan"], ["diff", "same", "same", "same"]])

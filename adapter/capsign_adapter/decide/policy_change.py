@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from capsign_adapter.decide import durations
+
 
 class Strength(StrEnum):
     """Whether a change makes the policy allow less or more than before."""
@@ -80,7 +82,8 @@ class Name:
 @dataclass(frozen=True)
 class Amount:
     """A number or a duration. `more` and `less` are what it is to raise and to lower it; `of` makes
-    a number of what is written; `none` is what no value means.
+    a number of what is written; `none` is what no value means, and `without` its words; `zero` are
+    the words of a duration of 0, where that says more than how long something takes.
     """
 
     what: str
@@ -89,6 +92,7 @@ class Amount:
     of: Callable[[Any], float] = float
     none: float = 0
     without: str = "none"
+    zero: str = ""
 
     def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
         before, after = self._number(old), self._number(new)
@@ -101,7 +105,9 @@ class Amount:
         return self.none if value is None else self.of(value)
 
     def _text(self, value: Any) -> str:
-        return self.without if value is None else str(value)
+        if value is None:
+            return self.without
+        return self.zero if self.zero and not durations.to_millis(value) else str(value)
 
 
 @dataclass(frozen=True)
@@ -121,14 +127,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words. `between` says what it is to go from one to the other."""
+    """One of a few words. `between` says what it is to go from one to the other, `told` how that
+    reads.
+    """
 
     what: str
     between: Callable[[Any, Any], Strength]
+    told: str = "{what} from {old} to {new}"
 
     def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
         if old != new:
-            words = f"{self.what} from {old} to {new}"
+            words = self.told.format(what=self.what, old=old, new=new)
             yield Change(subject, self.between(old, new), words)
 
 
@@ -188,10 +197,15 @@ class Parts:
             if name in before:
                 yield from compare(inside, before[name], part, table)
             else:
-                yield Change(inside, self.added, f"is new{self.tell(part)}")
+                yield Change(inside, self.added, self._told("is new", part))
         for name, part in before.items():
             if name not in after:
-                yield Change(self.called(subject, part), self.removed(part), "is gone")
+                gone = self._told("is gone; it was", part)
+                yield Change(self.called(subject, part), self.removed(part), gone)
+
+    def _told(self, words: str, part: Any) -> str:
+        what = self.tell(part)
+        return f"{words}: {what}" if what else words.partition(";")[0]
 
     def _by_name(self, parts: Any) -> dict[Any, Any]:
         found: dict[Any, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capsign_adapter.decide.policy_change import Change, weakens
+from capsign_adapter.decide.policy_change import Change
 
 MAX_WORDS = 512
 """Longest line, characters."""
@@ -22,11 +22,19 @@ def line_of(change: Change) -> str:
 
 
 def summary(found: Sequence[Change]) -> str:
-    """Returns a sentence that counts the changes by strength."""
-    if not found:
-        return "Nothing changes in what the policy says."
+    """Returns a sentence that counts the changes, and those that weaken or broaden."""
     counted = len([change for change in found if change.strength.weakens])
-    total = f"{len(found)} change{'s' if len(found) > 1 else ''}"
-    if not weakens(found):
-        return f"{total}, none of which weakens or broadens anything."
-    return f"{total}, of which {counted} weaken or broaden: somebody else has to approve."
+    match (len(found), counted):
+        case 0, _:
+            return "Nothing changes in what the policy says."
+        case 1, 0:
+            return "1 change, which weakens or broadens nothing."
+        case total, 0:
+            return f"{total} changes, none of which weakens or broadens anything."
+        case 1, _:
+            return "1 change, which weakens or broadens: somebody else has to approve."
+        case total, 1:
+            which = "1 of which weakens or broadens"
+        case total, _:
+            which = f"{counted} of which weaken or broaden"
+    return f"{total} changes, {which}: somebody else has to approve."

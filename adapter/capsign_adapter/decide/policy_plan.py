@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from capsign_adapter.decide.policy import Grant, Policy
+from capsign_adapter.decide.policy import Grant, KeyKind, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,18 @@ def _effect(old: Policy, new: Policy, before: Grant, after: Grant) -> str:
     """Returns what happens to handles that stay, by the strictest of the changes."""
     if (before.tenant, before.key, before.purpose) != (after.tenant, after.key, after.purpose):
         return "their handles are refused; they get others"
-    key = (new.key(after.tenant, after.key), old.key(before.tenant, before.key))
-    if not before.algorithms <= after.algorithms or new.floor_bits > old.floor_bits:
+    if not before.algorithms <= after.algorithms:
         return "their handles sign with fewer algorithms at once"
-    if key[0] != key[1]:
-        return "their handles sign with what the key serves by then"
+    if _kind(old, before) is not _kind(new, after):
+        return "their handles sign with the key's new kind from its next version on"
     if after.ttl_ms < before.ttl_ms:
         return "their handles end sooner; older ones are refused"
     if before != after:
-        return "their handles hold under the new terms, and get all of them when renewed"
+        return "their handles hold for what old and new terms allow, and get the rest when renewed"
     return ""
+
+
+def _kind(policy: Policy, grant: Grant) -> KeyKind | None:
+    """What else a key says is no more than its grants say already, or does not concern handles."""
+    key = policy.key(grant.tenant, grant.key)
+    return key.kind if key is not None else None

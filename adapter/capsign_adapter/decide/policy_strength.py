@@ -32,12 +32,16 @@ SAME, STRONGER, WEAKER, BROADER = Strength
 
 NO_LIMIT = float("inf")
 
+_KIND_CHANGES = (
+    "{what} from {old} to {new} (the private key of a direct one never leaves the token)"
+)
+
 WATCH = frozenset({"responder", "auditor", "approver"})
 """Roles that hold others back: fewer of them is weaker."""
 
 
-def _time(what: str, more: Strength, less: Strength) -> Amount:
-    return Amount(what, more, less, durations.to_millis)
+def _time(what: str, more: Strength, less: Strength, zero: str = "") -> Amount:
+    return Amount(what, more, less, durations.to_millis, zero=zero)
 
 
 def _percent(text: str) -> float:
@@ -100,7 +104,7 @@ def _merged(one: doc.RolePart, other: doc.RolePart) -> doc.RolePart:
 
 
 def _key(part: doc.KeyPart) -> str:
-    return f": {part.kind}, {', '.join(part.algorithms)}"
+    return f"{part.kind}, {', '.join(part.algorithms)}"
 
 
 def _grant(part: doc.GrantPart) -> str:
@@ -108,15 +112,22 @@ def _grant(part: doc.GrantPart) -> str:
     more = f" and {len(part.workloads) - 4} more" if len(part.workloads) > 4 else ""
     algorithms = ", ".join(part.algorithms)
     key = f"{part.tenant}/{part.key}"
-    return f": {workloads}{more} may sign {part.purpose} with {key} ({algorithms}) for {part.ttl}"
+    protocols = " or ".join(f"{one.protocol} as {', '.join(one.roles)}" for one in part.protocols)
+    rate = f"{part.rate.per_second} times a second" if part.rate is not None else "at any rate"
+    return (
+        f"{workloads}{more} may sign {part.purpose} with {key} ({algorithms}) in {protocols}, "
+        f"{rate}, {part.min_custody} or stronger, handles live {part.ttl}"
+    )
 
 
 TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
     {
         doc.PolicyDocument: {
             "version": Choice("the form of the document", always(WEAKER)),
-            # Every identity becomes another. The adapter refuses it.
-            "trust_domain": Choice("the trust domain", always(WEAKER)),
+            # The adapter refuses it.
+            "trust_domain": Choice(
+                "the trust domain", always(WEAKER), "{what} from {old} to {new}, for every identity"
+            ),
             "tenants": Parts(lambda p: p.name, lambda _, p: f"tenant {p.name}", lambda _: ""),
             "keys": Parts(
                 lambda p: (p.tenant, p.name), lambda _, p: f"key {p.tenant}/{p.name}", _key
@@ -125,7 +136,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
             "roles": Parts(
                 lambda p: p.role,
                 lambda _, p: f"role {p.role}",
-                lambda p: f": {', '.join(sorted(p.identities))}",
+                lambda p: ", ".join(sorted(p.identities)),
                 removed=lambda p: WEAKER if p.role in WATCH else STRONGER,
                 merge=_merged,
             ),
@@ -140,7 +151,9 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         doc.KeyPart: {
             "tenant": Name(),
             "name": Name(),
-            "kind": Choice("the kind", ranked("derived", "direct")),
+            "kind": Choice(
+                "the kind of its next versions", ranked("derived", "direct"), _KIND_CHANGES
+            ),
             "algorithms": Names("algorithms"),
             "rotation": Part(
                 added=(STRONGER, "is rotated by itself now"),
@@ -150,7 +163,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         },
         doc.LifetimePart: {
             "cryptoperiod": _time("the cryptoperiod", WEAKER, STRONGER),
-            "horizon": _time("the confidentiality horizon", STRONGER, WEAKER),
+            "horizon": _time("the confidentiality horizon", STRONGER, WEAKER, "none"),
         },
         doc.RotationPart: {
             "every": _time("the time between rotations", WEAKER, STRONGER),
@@ -166,19 +179,24 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         },
         doc.GrantPart: {
             "name": Name(),
-            "tenant": Choice("the tenant", always(BROADER)),
-            "key": Choice("the key", always(BROADER)),
+            "tenant": Choice(
+                "tenant", always(BROADER), "signs with a key of {what} {new} in place of {old}"
+            ),
+            "key": Choice("the key", always(BROADER), "signs with {what} {new} in place of {old}"),
             "workloads": Names("workloads"),
-            "purpose": Choice("the purpose", always(BROADER)),
+            "purpose": Choice(
+                "the purpose", always(BROADER), "signs for {what} {new} in place of {old}"
+            ),
             "algorithms": Names("algorithms"),
             "protocols": Parts(
                 lambda p: p.protocol,
                 lambda grant, p: f"{grant}, protocol {p.protocol}",
-                lambda p: f": roles {', '.join(p.roles)}; versions {', '.join(p.versions)}",
+                lambda p: f"roles {', '.join(p.roles)}; versions {', '.join(p.versions)}",
             ),
             "transcript": Choice("the transcript", _transcript),
             "min_custody": Choice(
-                "the least custody", ranked("adapter-memory", "hsm-derived", "hsm-direct")
+                "the weakest custody that is accepted",
+                ranked("adapter-memory", "hsm-derived", "hsm-direct"),
             ),
             "ttl": _time("the life of handles", WEAKER, STRONGER),
             "rate": _Rate(),
@@ -198,38 +216,42 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         doc.RolePart: {"role": Name(), "identities": _Identities("identities")},
         doc.LimitsPart: {
             "intent_retention": _time("the retention of intents", BROADER, STRONGER),
-            "clock_skew": _time("the clock skew", WEAKER, STRONGER),
+            "clock_skew": _time("the clock skew that is forgiven", WEAKER, STRONGER),
             "message_max": Amount("the largest message (bytes)", BROADER, STRONGER),
         },
-        doc.AlgorithmsPart: {"floor_bits": Amount("the floor (bits)", STRONGER, WEAKER)},
+        doc.AlgorithmsPart: {"floor_bits": Amount("the least strength (bits)", STRONGER, WEAKER)},
         doc.TlsPart: {"min": Choice("the weakest TLS", ranked("1.3"))},
         doc.RolloutsPart: {
             "propagation": _time("the propagation window", STRONGER, WEAKER),
             "readiness": Choice("the readiness of verifiers", ranked("shown", "required")),
             "canary": _Canary(),
-            "dual_sign": _time("signing twice", STRONGER, WEAKER),
-            "promote": _time("the stage promote", STRONGER, WEAKER),
-            "retire": _time("the stage retire", STRONGER, WEAKER),
+            "dual_sign": _time("the time of two signatures", STRONGER, WEAKER, "none at all"),
+            "promote": _time("the least time of the stage promote", STRONGER, WEAKER),
+            "retire": _time("the least time of the stage retire", STRONGER, WEAKER),
             "triggers": Part("rollouts.triggers"),
         },
         doc.CanaryPart: {"percent": Name(), "bake": Name()},  # as a whole: see `_Canary`
         doc.TriggersPart: {
-            "error_rate": Amount("the error rate", WEAKER, STRONGER, _percent),
+            "error_rate": Amount("the error rate that rolls back", WEAKER, STRONGER, _percent),
             "verify_failure_rate": Amount(
-                "the rate of failed verifications", WEAKER, STRONGER, _percent
+                "the rate of failed verifications that rolls back", WEAKER, STRONGER, _percent
             ),
-            "p99": Amount("the p99 latency", WEAKER, STRONGER, _p99),
-            "min_samples": Amount("the least samples", STRONGER, WEAKER),
-            "min_verifications": Amount("the least verifications", STRONGER, WEAKER),
-            "verifications": Choice("verifications", ranked("optional", "required")),
+            "p99": Amount(
+                "the p99 latency that rolls back", WEAKER, STRONGER, _p99, zero="no bound"
+            ),
+            "min_samples": Amount("the samples that a verdict takes", STRONGER, WEAKER),
+            "min_verifications": Amount("the verifications that a verdict takes", STRONGER, WEAKER),
+            "verifications": Choice(
+                "enough verifications for a verdict,", ranked("optional", "required")
+            ),
         },
         doc.ApprovalsPart: {
-            "expire": _time("the life of a proposal", WEAKER, STRONGER),
+            "expire": _time("the time in which a proposal can be approved", WEAKER, STRONGER),
             "destroy_wait": _time("the wait before a key is destroyed", STRONGER, WEAKER),
         },
         doc.ChangesPart: {
             "strengthening": Choice(
-                "a change of the policy that weakens nothing", ranked("at-once", "approved")
+                "what weakens nothing", ranked("at-once", "approved"), "{what}: from {old} to {new}"
             )
         },
     }

@@ -63,11 +63,11 @@ def diff(files: tuple[Path, ...], version: int | None, **options: Any) -> None:
     """
     if len(files) == 2 and version is None:
         found = _offline("diff", *files)
-        _tell_changes(found["changes"], found["summary"])
+        _tell_changes(found["changes"], found["summary"], found["weakens"])
         raise click.exceptions.Exit(_code(found["changes"], found["weakens"]))
     plan = _planned(files, version, options)
     changes = [_change(each) for each in plan.changes]
-    _tell_changes(changes, _summary(plan))
+    _tell_changes(changes, _summary(plan), plan.weakens)
     raise click.exceptions.Exit(_code(changes, plan.weakens))
 
 
@@ -223,13 +223,13 @@ def _summary(plan: policy_pb2.PlanPolicyResponse) -> str:
         return "Nothing changes in what the policy says."
     total = f"{plan.change_count} change{'s' if plan.change_count > 1 else ''}"
     if plan.weakens:
-        return f"{total}, of which some weaken or broaden: somebody else has to approve."
-    return f"{total}, none of which weakens or broadens anything."
+        return f"{total}, and something weakens or broadens: somebody else has to approve."
+    return f"{total}, and nothing weakens or broadens."
 
 
-def _tell_changes(changes: list[dict[str, Any]], summary: str) -> None:
+def _tell_changes(changes: list[dict[str, Any]], summary: str, weakens: bool) -> None:
     if output.is_json():
-        output.record({"changes": changes, "summary": summary})
+        output.record({"changes": changes, "summary": summary, "weakens": weakens})
         return
     if changes:
         output.rows("changes", changes, ("strength", "subject", "words"), empty="")
@@ -260,7 +260,7 @@ def _tell_plan(plan: policy_pb2.PlanPolicyResponse) -> None:
         )
         return
     click.echo(f"Against version {plan.base}, which is in force:")
-    _tell_changes(changes, _summary(plan))
+    _tell_changes(changes, _summary(plan), plan.weakens)
     if touched:
         click.echo()
         output.rows("touched", touched, ("grant", "workloads", "effect"), empty="")

@@ -133,7 +133,7 @@ def test_what_weakens_waits_for_an_approver_who_reads_what_it_is(replica):
     assert (again.version.version, again.proposal_id) == (2, answer.proposal_id)
     words = decide(replica, "Approve", answer.proposal_id)
     assert words[0].startswith("Version 2 of the policy comes into force in place of version 1")
-    assert words[1] == "weaker    limits: the clock skew from 30s to 40s"
+    assert words[1] == "weaker    limits: the clock skew that is forgiven from 30s to 40s"
     assert in_force(replica) == 2
     assert replica.replica.state.snapshots.policy().limits.clock_skew_ms == 40_000
     assert acts(replica)[1:] == [
