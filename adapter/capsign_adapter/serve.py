@@ -12,6 +12,7 @@ from capsign_wire.memory_limit import memory_limit
 from capsign_wire.telemetry import Metrics
 from capsign_wire.tracing import Tracer
 
+from capsign_adapter.algorithms import sodium
 from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
@@ -181,7 +182,9 @@ class Replica:
             "public_port": self.public_port,
             "health_port": self.health_port,
         }
-        logs.event("adapter.serving", log_key=self.verifier_key, **ports)
+        logs.event(
+            "adapter.serving", log_key=self.verifier_key, ed25519=sodium.ed25519_by(), **ports
+        )
 
     def stop(self) -> None:
         """Finish calls in flight within the drain time, then end."""

@@ -54,6 +54,12 @@ def nss() -> Path:
     return _library("NSS_SOFTOKN_MODULE", places, "libnss3")
 
 
+def libsodium() -> Path:
+    """The library that signs Ed25519 faster than OpenSSL."""
+    places = ("usr/lib/*/libsodium.so.2[36]", "usr/lib64/libsodium.so.2[36]")
+    return _library("LIBSODIUM", places, "libsodium23")
+
+
 def certutil() -> str:
     """The tool that makes an NSS database."""
     return _program("certutil", "libnss3-tools")

@@ -1,8 +1,8 @@
 """Makes subkeys, objects that sign, from keying material.
 
-A subkey exists as an OpenSSL object (HS256: as a byte array) until its last user releases it.
-OpenSSL clears P-256 and Ed25519 scalars when it frees them; of an ML-DSA key the 32-byte seed may
-stay behind in freed memory.
+A subkey exists as an OpenSSL object (HS256, and Ed25519 by libsodium: as a byte array) until its
+last user releases it, and is cleared then; of an ML-DSA key the 32-byte seed may stay behind in
+freed memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from capsign_adapter.algorithms import sodium
 from capsign_adapter.algorithms.det_keygen import p256_from_seed
 from capsign_adapter.algorithms.expand import wipe
 from capsign_adapter.algorithms.kid import thumbprint
@@ -57,9 +58,11 @@ def demand_length(data: bytes, length: int) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Ed25519Subkey:
-    """RFC 8032, pure Ed25519: signs the message itself. 64 bytes."""
+    """RFC 8032, pure Ed25519: signs the message itself. 64 bytes, the same whichever library
+    signs.
+    """
 
-    key: ed25519.Ed25519PrivateKey
+    key: sodium.SodiumKey | ed25519.Ed25519PrivateKey
     spki: bytes
     kid: str
 
@@ -123,6 +126,16 @@ def _spki(
 
 
 def ed25519_subkey(okm: bytearray, _kid: str) -> Subkey:
+    library = sodium.installed()
+    if library is None:
+        return openssl_ed25519_subkey(okm)
+    key = sodium.SodiumKey(library, okm)
+    spki = _spki(ed25519.Ed25519PublicKey.from_public_bytes(key.public()))
+    return Ed25519Subkey(key, spki, thumbprint(spki))
+
+
+def openssl_ed25519_subkey(okm: bytearray) -> Subkey:
+    """An Ed25519 subkey where libsodium is not installed."""
     key = ed25519.Ed25519PrivateKey.from_private_bytes(okm)
     spki = _spki(key.public_key())
     return Ed25519Subkey(key, spki, thumbprint(spki))

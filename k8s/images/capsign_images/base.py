@@ -56,11 +56,11 @@ def _archives(folder: Path, *, refresh: bool) -> Base:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("debs", "base", "softhsm"):
         (folder / name).mkdir(parents=True)
-    wanted = (*catalogue.BASE_PACKAGES, *catalogue.SOFTHSM_PACKAGES)
+    wanted = (*catalogue.BASE_PACKAGES, *catalogue.ADAPTER_PACKAGES)
     debian.download(catalogue.SUITE, wanted, folder / "debs", os.environ.get("DEBIAN_MIRROR", ""))
     packages = debian.read(folder / "debs")
     python = debian.reachable(packages, catalogue.BASE_PACKAGES)
-    softhsm = debian.reachable(packages, catalogue.SOFTHSM_PACKAGES) - python
+    softhsm = debian.reachable(packages, catalogue.ADAPTER_PACKAGES) - python
     times = [
         debian.write_rootfs(
             [packages[name] for name in sorted(python)], folder / "base/rootfs.tar", whole=True

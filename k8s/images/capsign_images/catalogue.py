@@ -18,7 +18,8 @@ BASE_PACKAGES = ("base-files", "python3", "libgcc-s1", "libstdc++6", "zlib1g")
 them.
 """
 
-SOFTHSM_PACKAGES = ("libsofthsm2",)
+ADAPTER_PACKAGES = ("libsofthsm2", "libsodium23")
+"""What the adapter has besides the base: a token for trials, and what signs Ed25519 faster."""
 
 
 @dataclass(frozen=True)
