@@ -42,6 +42,38 @@ def refused(call, *arguments) -> None:
     assert caught.value.reason == reasons.REASON_ILLEGAL_TRANSITION
 
 
+S, E = AuthorityState, AuthorityEvent
+CELLS = {
+    S.PREPARED: {E.ACTIVATE: S.ACTIVE},
+    S.ACTIVE: {E.RETIRE: S.RETIRED},
+    S.RETIRED: {},
+}
+"""Written out by hand, apart from the code. Nobody asks a service for these moves: the schedule and
+`capsign-adapter authority` bring them about, and this is their only way into the store.
+"""
+
+
+@pytest.mark.parametrize("event", list(AuthorityEvent))
+@pytest.mark.parametrize("state", list(AuthorityState))
+def test_i7_every_event_in_every_state_of_an_authority(store, state, event):
+    assert set(CELLS) == set(S)
+    store.add_authority(row(), 0, b"prepared", NOW)
+    for step in {S.PREPARED: [], S.ACTIVE: [E.ACTIVATE], S.RETIRED: list(E)}[state]:
+        store.move_authority(*store.authorities(), step, b"a step", NOW)
+    (before,) = store.authorities()
+    assert before.state is state
+    entries = check_log(store)
+    if event in CELLS[state]:
+        store.move_authority(before, event, b"moved", NOW + 1)
+        (after,) = store.authorities()
+        assert after.state is CELLS[state][event]
+        assert check_log(store) == [*entries, b"moved"]
+    else:
+        refused(store.move_authority, before, event, b"refused", NOW + 1)
+        assert store.authorities() == [before]
+        assert check_log(store) == entries
+
+
 def test_a_life_from_leaf_to_leaf(store, second):
     assert store.authorities() == []
     assert store.add_authority(row(), 0, b"prepared", NOW) == 0

@@ -195,6 +195,10 @@ class Approvals:
                 self._by_itself(row, event)
         return rows
 
+    def overtake(self, row: ProposalRow) -> None:
+        """Ends a proposal that nobody can approve any more, unless somebody was first."""
+        self._by_itself(row, ProposalEvent.OVERTAKE)
+
     def _by_itself(self, row: ProposalRow, event: ProposalEvent) -> None:
         try:
             self._done(self._alone(row, event))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ from capsign_adapter.decide.policy_versions import (
     proposal_target,
     target_of,
 )
-from capsign_adapter.model.lifecycle import POLICY, PolicyEvent
+from capsign_adapter.model.lifecycle import POLICY, PolicyEvent, PolicyState
 from capsign_adapter.model.policies import PolicyVersionRow
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.clock import now_ms
@@ -139,8 +139,20 @@ class PolicyVersions:
         return found
 
     def look(self) -> None:
-        """End the versions whose proposal has ended, or that never got one."""
-        waiting = [row for row in self._store.policy_versions() if row.state == POLICY.initial]
+        """End the versions whose proposal has ended, or that never got one, and the proposals
+        whose version was overtaken.
+        """
+        rows = self._store.policy_versions()
+        self._overtake([row for row in rows if row.state is PolicyState.OVERTAKEN])
+        self._end_waiting([row for row in rows if row.state == POLICY.initial])
+
+    def _overtake(self, rows: Sequence[PolicyVersionRow]) -> None:
+        targets = {proposal_target(row.version) for row in rows}
+        for proposal in self._store.proposals(waiting=True) if targets else ():
+            if proposal.act == ACT and proposal.target in targets:
+                self._approvals.overtake(proposal)
+
+    def _end_waiting(self, waiting: Sequence[PolicyVersionRow]) -> None:
         if not waiting:
             return
         proposals = {row.target: row for row in reversed(self._store.proposals()) if row.act == ACT}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from capsign_adapter.assembly.drift import listening
+from capsign_adapter.assembly.drift import LOOK_S, MAKING_S, listening
 from capsign_adapter.config import Listen
 from capsign_adapter.drift import tls_look
 from capsign_evidence.drift_leaf import DriftKind
@@ -31,6 +31,16 @@ def test_a_replica_finds_nothing_wrong_with_itself(running):
     (report,) = watch.state.reports
     assert report.software
     assert dict(report.settings)["control.poll_ms"] == "50"
+
+
+def test_what_nobody_knows_is_named_within_a_minute_by_the_times_in_use():
+    """It appears just after a look has read the token. By then that look has only to be written;
+    the next one comes LOOK_S later and begins with the listeners, each of which may be slow in
+    every step of two handshakes, and looks twice at what is new.
+    """
+    listeners = len(("workloads", "people", "enrolment", "verifiers"))
+    of_one = 4 * tls_look.TIMEOUT_S + tls_look.QUIET_S
+    assert LOOK_S + listeners * of_one + MAKING_S < 60
 
 
 def test_its_listeners_are_what_the_policy_demands(running):
