@@ -11,7 +11,7 @@ import pytest
 from capsign_adapter.model.control import Revocation
 from capsign_adapter.model.evidence import Checkpoint, Contradiction
 from capsign_adapter.model.intents import Stored, Verdict
-from capsign_adapter.model.key_versions import KeyVersionRow
+from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import (
     KEY_VERSION,
     IntentEvent,
@@ -563,13 +563,13 @@ def test_a_published_version_is_activated_under_the_epoch_that_it_reserved(store
     assert (published.state, published.published_ms, published.activation_epoch) == (
         signing_pb2.KEY_STATE_PRE_ACTIVATION,
         NOW + 2,
-        1,
+        2,
     )
-    assert move(3, KeyEvent.PUBLISH).activation_epoch == 2
-    assert move(1, KeyEvent.ACTIVATE).activation_epoch == 3
+    assert move(3, KeyEvent.PUBLISH).activation_epoch == 3
+    assert move(1, KeyEvent.ACTIVATE).activation_epoch == 1
     active = move(2, KeyEvent.ACTIVATE)
     assert (active.activation_epoch, active.published_ms, active.activated_ms) == (
-        1,
+        2,
         NOW + 2,
         NOW + 2,
     )
@@ -598,6 +598,19 @@ def test_no_two_versions_of_a_key_have_one_activation_epoch(store):
         store.add_key_version(key_row(2, activation_epoch=7), leaf_of(b"made"), NOW)
     assert caught.value.reason == failures_pb2.REASON_ILLEGAL_TRANSITION
     assert [row.version for row in store.key_versions()] == [1, 1]
+
+
+def test_a_number_that_an_earlier_release_gave_as_an_epoch_is_not_given_again(store):
+    """It counted epochs by publications: version 3 was the second that was published. Version 2
+    cannot have its own number any more, and the next version is above all that was given.
+    """
+    store.add_key_version(key_row(1, activation_epoch=1), leaf_of(b"made"), NOW)
+    store.add_key_version(key_row(2), leaf_of(b"made"), NOW)
+    store.add_key_version(key_row(3, activation_epoch=2), leaf_of(b"made"), NOW)
+    store.move_key_version(key_row(2), KeyEvent.PUBLISH, leaf_of(b"published"), NOW)
+    assert [row.activation_epoch for row in store.key_versions()] == [1, 4, 2]
+    wanted = KeyClaim("shop", "orders", 1, bytes(16), NOW + 1000)
+    assert store.claim_key(wanted, 3, NOW).version == 5
 
 
 def test_an_activation_epoch_of_a_key_is_never_used_twice(store, monkeypatch):

@@ -76,7 +76,7 @@ def make_version(
         _withdraw(token, store, claim)
         raise
     if not newest:
-        row = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=1)
+        row = moved(row, KeyEvent.ACTIVATE, now_ms, next_activation=row.version)
     try:
         epoch, index = store.add_key_version(
             row,

@@ -17,10 +17,11 @@ class KeyVersionRow:
 
     `activation_epoch` is part of every context derived under this version. It is reserved when the
     version is published, so that its public keys can be derived and shown before they are used;
-    one that is never published gets it at its activation. It counts up over all versions of the
-    key and is never given twice. 0: none yet. `derived` tells a derivation root from a key pair
-    that signs in the token. `since_ms` is when it came into the state that it is in, `gone_ms` when
-    a destroyed one had been shown to be gone from the token.
+    one that is never published gets it at its activation. It is the version's number, unless an
+    earlier release gave that to another version, and never given twice. 0: none yet. `derived`
+    tells a derivation root from a key pair that signs in the token. `since_ms` is when it came into
+    the state that it is in, `gone_ms` when a destroyed one had been shown to be gone from the
+    token.
     """
 
     tenant: str

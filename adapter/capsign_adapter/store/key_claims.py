@@ -26,7 +26,8 @@ def every(tx: Reader) -> list[KeyClaim]:
 
 def claim(tx: Transaction, wanted: KeyClaim, newest: int, now_ms: int) -> KeyClaim:
     """The claim with the number that it is for: at least that of `wanted`, and above every version
-    that was made or is claimed.
+    that was made or is claimed, and every activation epoch that was given: a version's number is to
+    be its epoch.
 
     Raises FailureError ILLEGAL_TRANSITION while another claim of the key lasts, or if its newest
     version is not `newest`.
@@ -40,18 +41,18 @@ def claim(tx: Transaction, wanted: KeyClaim, newest: int, now_ms: int) -> KeyCla
         )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     made = tx.one(
-        f"SELECT MAX(version) FROM key_versions {_OF_KEY}",  # noqa: S608 - a constant
+        f"SELECT MAX(version), MAX(activation_epoch) FROM key_versions {_OF_KEY}",  # noqa: S608 - a constant
         wanted.tenant,
         wanted.key,
     )
-    found = made[0] or 0 if made else 0
+    found, epoch = (made[0] or 0, made[1] or 0) if made else (0, 0)
     if found != newest:
         detail = (
             f"The newest version of {wanted.tenant}/{wanted.key} is {found or 'none'} by now. Look "
             "at the key again."
         )
         raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
-    used = max(found, *(other.version for other in others), 0)
+    used = max(found, epoch, *(other.version for other in others))
     granted = replace(wanted, version=max(wanted.version, used + 1))
     tx.send(
         f"INSERT INTO key_claims ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",  # noqa: S608 - a constant

@@ -74,7 +74,7 @@ def add(
     once, one is refused.
     """
     key_claims.settle(tx, row, holder)
-    if row.activation_epoch and row.activation_epoch < _next_activation(tx, row):
+    if row.activation_epoch and _given(tx, row, row.activation_epoch):
         detail = (
             f"{row.key} has a version of activation epoch {row.activation_epoch} already; "
             f"another process made it."
@@ -177,15 +177,37 @@ def _sequenced(
 
 
 def _next_activation(tx: Transaction, row: KeyVersionRow) -> int:
-    """Above every epoch that a version of this key has or has reserved: rows are never deleted, and
-    none gives its epoch back.
+    """The activation epoch that a version gets: its own number, which nothing else ever had, and
+    which its label keeps in the token when the store goes back (decision 82).
+
+    Where an earlier release has given that number as an epoch to another version, and for one that
+    has had it, it is the next above all numbers and epochs of this key.
+    """
+    return row.version if not _given(tx, row, row.version) else 1 + _highest(tx, row)
+
+
+def _highest(tx: Reader, row: KeyVersionRow) -> int:
+    """The highest number and activation epoch of all versions of this key. Rows are never deleted,
+    and none gives its epoch back.
     """
     found = tx.one(
-        "SELECT MAX(activation_epoch) FROM key_versions WHERE tenant = ? AND key_name = ?",
+        "SELECT MAX(version), MAX(activation_epoch) FROM key_versions"
+        " WHERE tenant = ? AND key_name = ?",
         row.tenant,
         row.key,
     )
-    return 1 + (found[0] if found and found[0] else 0)
+    return max(found[0] or 0, found[1] or 0) if found else 0
+
+
+def _given(tx: Reader, row: KeyVersionRow, epoch: int) -> bool:
+    """Whether a version of this key has or had that activation epoch."""
+    found = tx.one(
+        "SELECT 1 FROM key_versions WHERE tenant = ? AND key_name = ? AND activation_epoch = ?",
+        row.tenant,
+        row.key,
+        epoch,
+    )
+    return found is not None
 
 
 def _encode_algorithms(numbers: Sequence[int]) -> str:
