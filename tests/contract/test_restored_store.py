@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,10 +32,10 @@ ALGORITHMS = (algorithms.ALGORITHM_ED25519, algorithms.ALGORITHM_ES256, algorith
 class Used(NamedTuple):
     """What is in the world once a version has signed."""
 
-    versions: set[int]
-    epochs: set[int]
-    kids: set[str]
-    contexts: set[bytes]
+    versions: set[Any]
+    epochs: set[Any]
+    kids: set[Any]
+    contexts: set[Any]
 
     def twice(self, other: Used) -> list[object]:
         """What both have."""
