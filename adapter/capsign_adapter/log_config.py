@@ -18,8 +18,12 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     directory: Path
     """A directory that all replicas have at this path, on a disk that is backed up."""
     after_days: Annotated[int, Meta(ge=0, le=36_500)] = 90
-    """Days after which leaves move there, once a checkpoint that may be shown covers them. 0: none
-    move any more, and those that have are read.
+    """Days after which leaves move there, once a checkpoint that as many witnesses have cosigned as
+    `[log.witnesses]` demands covers them. 0: none move any more, and those that have are read.
+    """
+    unwitnessed: bool = False
+    """Leaves move though no witness is demanded: then a checkpoint that the log alone has signed is
+    enough, and whoever has its key can replace what was moved. `capsign drift` names it.
     """
 
 

@@ -17,7 +17,11 @@ from capsign_adapter.assembly import periodic
 from capsign_adapter.assembly.drift import DriftWatch, listening
 from capsign_adapter.assembly.listeners import Listeners
 from capsign_adapter.assembly.reconcile import Reconciliation
-from capsign_adapter.assembly.retention import read_cold_files, retention_ticker
+from capsign_adapter.assembly.retention import (
+    moves_unwitnessed,
+    read_cold_files,
+    retention_ticker,
+)
 from capsign_adapter.assembly.signing_path import SigningPath
 from capsign_adapter.assembly.state import State
 from capsign_adapter.assembly.witnesses import WitnessParts
@@ -109,6 +113,7 @@ class Replica:
         )
         self.state.checkpoints.tell_contradictions(lambda: metrics.violated("I8"))
         self.witnesses = WitnessParts(config, self.state, metrics)
+        self.drift.moves_unwitnessed(moves_unwitnessed(config, self.witnesses))
         self.witnesses.hold_against()
         self._health = self.listeners.health(replica_health, limits.health)
         self._tickers = [
@@ -118,7 +123,11 @@ class Replica:
             *periodic.health_check_tickers(config, self.state, replica_health, self._health),
             periodic.store_growth(config, self.state, metrics),
             *retention_ticker(
-                config, self.state, metrics, lambda: self.reconciliation.reads_the_log
+                config,
+                self.state,
+                metrics,
+                self.witnesses,
+                lambda: self.reconciliation.reads_the_log,
             ),
             periodic.due_proposals(self.listeners, metrics),
             TileSummaries(self.state.store, lambda: self.reconciliation.reads_the_log).ticker(),

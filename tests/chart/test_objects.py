@@ -423,7 +423,7 @@ def test_a_volume_that_one_node_mounts_is_let_go_before_it_is_wanted_elsewhere()
 
 
 def test_cold_files_are_on_a_claim_of_their_own() -> None:
-    retention = {"existingClaim": "evidence", "afterDays": 30}
+    retention = {"existingClaim": "evidence", "afterDays": 30, "unwitnessed": True}
     rendered = chart.objects({"adapter": {"log": {"retention": retention}}})
     pod = chart.one(rendered, "StatefulSet", "capsign-adapter")["spec"]["template"]["spec"]
     volumes = {one["name"]: one for one in pod["volumes"]}
@@ -433,7 +433,11 @@ def test_cold_files_are_on_a_claim_of_their_own() -> None:
         assert mounted["cold"] == "/var/lib/capsign-cold"
     config = chart.one(rendered, "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
     log = tomllib.loads(config)["log"]
-    assert log["retention"] == {"directory": "/var/lib/capsign-cold/log", "after_days": 30}
+    assert log["retention"] == {
+        "directory": "/var/lib/capsign-cold/log",
+        "after_days": 30,
+        "unwitnessed": True,
+    }
     plain = chart.one(chart.objects({}), "ConfigMap", "capsign-adapter")["data"]["adapter.toml"]
     assert tomllib.loads(plain)["log"].get("retention") is None
 
@@ -448,7 +452,7 @@ def test_the_last_checkpoint_is_kept_outside_postgresql_where_there_is_a_volume(
         return log.get("published_file")
 
     store, token = HSM["adapter"]["store"], HSM["adapter"]["token"]
-    retention = {"retention": {"existingClaim": "evidence", "afterDays": 30}}
+    retention = {"retention": {"existingClaim": "evidence", "afterDays": 0}}
     assert published() is None
     assert published(store=store) == "/var/lib/capsign/published.checkpoint"
     assert published(store=store, token=token) is None

@@ -192,6 +192,19 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         },
         "adapter.store.postgresql.url has a password in it",
     ),
+    "cold files that no witness speaks for": (
+        {"adapter": {"log": {"retention": {"existingClaim": "evidence"}}}},
+        "adapter.log.retention.unwitnessed",
+    ),
+    "cold files and witnesses of which none is demanded": (
+        {
+            "adapter": {
+                "log": {"retention": {"existingClaim": "evidence"}},
+                "witnessPolicy": "quorum none\n",
+            }
+        },
+        "adapter.log.retention.unwitnessed",
+    ),
     "a name that no Service may have": (
         {"fullnameOverride": "4-eyes"},
         "Objects would be called 4-eyes-…",

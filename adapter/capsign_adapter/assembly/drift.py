@@ -73,6 +73,10 @@ class DriftWatch:
         """Which listeners there are."""
         self._own.listeners = listeners
 
+    def moves_unwitnessed(self, unwitnessed: bool) -> None:
+        """Whether leaves move under a checkpoint that no witness had to cosign."""
+        self._own.moves_unwitnessed = unwitnessed
+
     def reload_with(self, reload: Reload) -> None:
         """How the configuration file is read again."""
         self._own.reload = reload

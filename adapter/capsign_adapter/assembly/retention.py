@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from capsign_wire import logs
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from capsign_wire.telemetry import Metrics
 
 from capsign_adapter.assembly.state import State
+from capsign_adapter.assembly.witnesses import WitnessParts
 from capsign_adapter.config import Config
 from capsign_adapter.sign.clock import now_ms
 from capsign_adapter.sign.retention import Retention, demand_files
@@ -53,8 +55,31 @@ def read_cold_files(config: Config, store: Store, metrics: Metrics) -> None:
     store.use_cold_files(directory, reads)
 
 
+def moves_unwitnessed(config: Config, witnesses: WitnessParts) -> bool:
+    """Whether leaves move once a checkpoint covers them that the log alone has signed. Raises
+    SettingsError if they would and the configuration does not say that they may: files can be
+    replaced by whoever has the log's key, unless somebody else remembers the tree.
+    """
+    settings = config.log.retention
+    if settings is None or not settings.after_days or witnesses.demanded:
+        return False
+    if not settings.unwitnessed:
+        raise SettingsError(
+            "Leaves would move to cold files, and no witness has to cosign what covers them. Name "
+            "witnesses and a quorum (`log.witnesses.policy`), set `after_days = 0`, or, to have "
+            "them move all the same, `unwitnessed = true`.",
+            key="log.retention.unwitnessed",
+        )
+    logs.warning("retention.unwitnessed", after_days=settings.after_days)
+    return True
+
+
 def retention_ticker(
-    config: Config, state: State, metrics: Metrics, mine: Callable[[], bool]
+    config: Config,
+    state: State,
+    metrics: Metrics,
+    witnesses: WitnessParts,
+    mine: Callable[[], bool],
 ) -> list[Ticker]:
     """Returns the ticker, if the configuration names a directory. `mine` says whether it is for
     this replica to move leaves.
@@ -66,7 +91,7 @@ def retention_ticker(
         state.store,
         settings.directory,
         settings.after_days * DAY_MS,
-        state.checkpoints.stored,
+        state.checkpoints.witnessed if witnesses.demanded else state.checkpoints.stored,
         lambda: state.snapshots.policy().digest,
         now_ms,
         mine,

@@ -29,12 +29,13 @@ class WitnessParts:
     def __init__(self, config: Config, state: State, metrics: Metrics) -> None:
         """Raises SettingsError if the policy cannot be met."""
         self._asking: list[Asking] = []
+        self._publication: Publication | None = None
         self._every_s = config.log.checkpoint_every_ms / 1000
         section = config.log.witnesses
         if section is None:
             return
         policy = _policy(section, [key.text() for key in state.checkpoints.keys.verifiers])
-        publication = Publication(
+        publication = self._publication = Publication(
             state.store,
             policy,
             lambda: state.checkpoints.latest,
@@ -64,6 +65,11 @@ class WitnessParts:
                     lambda outcome: counter.add(str(outcome)),
                 )
             )
+
+    @property
+    def demanded(self) -> bool:
+        """Whether any witness must have cosigned a checkpoint before it is shown."""
+        return self._publication is not None and self._publication.demands
 
     def hold_against(self) -> None:
         """Ask all witnesses at once what they hold of this log. Raises FailureError LOG_ROLLED_BACK

@@ -115,6 +115,14 @@ def of_settings(running: Mapping[str, str], on_disk: Mapping[str, str]) -> Itera
             yield Difference(DriftKind.CONFIGURATION, "file", name, file, mine)
 
 
+def of_retention(*, unwitnessed: bool) -> Iterator[Difference]:
+    """Leaves of the log that leave the store though no witness had to cosign what covers them."""
+    if unwitnessed:
+        yield Difference(
+            DriftKind.CONFIGURATION, "log.retention", "witnesses", "a quorum", "none demanded"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Stated:
     """What the chart was installed with; what it does not say is empty. `grants` are those that the

@@ -62,6 +62,8 @@ class OwnLook:
         self._tls_policy = b""
         self.listeners: Callable[[], list[Listener]] = list
         """Those that are served now."""
+        self.moves_unwitnessed = False
+        """Whether leaves move under a checkpoint that no witness had to cosign."""
         self.reload: Reload | None = None
         """How the configuration file is read again; None: there is none."""
 
@@ -69,6 +71,7 @@ class OwnLook:
         """Look; `thorough`: also at what was seen a moment ago. Raises what the store raises."""
         found = [*self._of_tls(thorough), *self._of_file()]
         found += [*self._of_chart(), *self._of_authorities()]
+        found += drift.of_retention(unwitnessed=self.moves_unwitnessed)
         return Own(self._policy_file(), tuple(found))
 
     def _policy_file(self) -> str:

@@ -46,6 +46,9 @@ class Shown(Protocol):
     def last(self, signed: Checkpoint | None) -> Checkpoint | None:
         """The newest that may be shown, if there is one; `signed` is the last one signed."""
 
+    def cosigned(self, checkpoint: Checkpoint) -> bool:
+        """Whether as many witnesses have cosigned this one as must; False where none must."""
+
     def shown(self, signed: Callable[[], Checkpoint]) -> Checkpoint:
         """The newest that may be shown; `signed` makes one of the tree as it is. Raises
         FailureError.
@@ -184,6 +187,15 @@ class Checkpoints:
         if self._policy is not None:
             found = self._policy.last(found)
         return self._in_file(found) if found is not None else None
+
+    def witnessed(self) -> Checkpoint | None:
+        """Returns the newest stored checkpoint that as many witnesses have cosigned as must, if
+        there is one; None where none must. Raises as `stored`.
+        """
+        found = self.stored()
+        if found is None or self._policy is None or not self._policy.cosigned(found):
+            return None
+        return found
 
     def _in_file(self, found: Checkpoint) -> Checkpoint:
         """Returns one that the store had, once the file has it or a larger one: whoever signed it

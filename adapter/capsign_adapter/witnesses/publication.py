@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from capsign_evidence.note import SignatureLine, add_lines, parse_note
+from capsign_evidence.note import NoteError, SignatureLine, add_lines, parse_note
 from capsign_evidence.tlog_policy import NONE, QuorumError, TlogPolicy
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -110,6 +110,18 @@ class Publication:
         if self.demands:
             return self._store.published_checkpoint()
         return self._with_cosignatures(signed) if signed is not None else None
+
+    def cosigned(self, checkpoint: Checkpoint) -> bool:
+        """See `sign.checkpoints.Shown`. Asked of what is published: the policy may have demanded
+        less when it was.
+        """
+        if not self.demands:
+            return False
+        try:
+            self._policy.demand_quorum(self._policy.cosigners(parse_note(checkpoint.note)))
+        except NoteError:
+            return False
+        return True
 
     def shown(self, signed: Callable[[], Checkpoint]) -> Checkpoint:
         """See `sign.checkpoints.Shown`."""

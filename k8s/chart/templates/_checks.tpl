@@ -70,6 +70,14 @@
     "adapter.persistence.accessModes (ReadWriteMany) or adapter.persistence.existingClaim.")
   (int $a.replicas)) -}}
 {{- end -}}
+{{- $cold := $a.log.retention -}}
+{{- if and $cold.existingClaim $cold.afterDays (not $cold.unwitnessed)
+  (or (not $a.witnessPolicy) (regexMatch "(?m)^[ \t]*quorum[ \t]+none[ \t]*$" $a.witnessPolicy)) -}}
+{{- fail (print
+  "adapter.log.retention.existingClaim is set, and no witness has to cosign the log before old "
+  "leaves move there. Demand some in adapter.witnessPolicy, or set "
+  "adapter.log.retention.unwitnessed or afterDays to 0.") -}}
+{{- end -}}
 {{- if and (eq $a.store.type "postgresql") (not $a.store.postgresql.url) -}}
 {{- fail (print
   "adapter.store.postgresql.url is empty. Set it to "

@@ -172,6 +172,16 @@ def test_a_setting_that_the_file_has_and_the_process_has_not():
     assert found == Difference(K.CONFIGURATION, "file", "b", "3", "2")
 
 
+def test_leaves_that_leave_the_store_without_a_witness():
+    assert list(drift.of_retention(unwitnessed=False)) == []
+    (found,) = drift.of_retention(unwitnessed=True)
+    assert (found.kind, found.subject, found.found) == (
+        K.CONFIGURATION,
+        "log.retention",
+        "none demanded",
+    )
+
+
 def test_the_chart_beside_policy_and_software():
     grant = POLICY_IN_FORCE.grants[0].name
     same = drift.Stated("capsign.test", "1.0", (grant,))

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from capsign_adapter.config import Listen, LogConfig
-from capsign_adapter.log_config import Retention
+from capsign_adapter.log_config import Retention, Witnesses
 from capsign_adapter.sign import retention as moving
 from capsign_adapter.store.cold_reads import ColdReads
 from capsign_evidence.archive import open_archive
@@ -19,7 +19,7 @@ from capsign_evidence.note import VerifierKey
 from capsign_evidence.receipt import verify_receipt
 from capsign_evidence.tiles import TileName, open_bundle
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
-from capsign_wire.adapter.v1 import evidence_pb2_grpc
+from capsign_wire.adapter.v1 import evidence_pb2_grpc, inventory_pb2, inventory_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.settings import SettingsError
 from support.adapter_rig import APP, AUDITOR, AdapterRig
@@ -27,8 +27,15 @@ from support.replica import RunningReplica
 from support.signed_at import Asking
 
 
-def started(folder, rig: AdapterRig, retention: Retention | None) -> RunningReplica:
-    log = LogConfig(origin="capsign.test/log", checkpoint_every_ms=10, retention=retention)
+def started(
+    folder, rig: AdapterRig, retention: Retention | None, witnesses: Witnesses | None = None
+) -> RunningReplica:
+    log = LogConfig(
+        origin="capsign.test/log",
+        checkpoint_every_ms=10,
+        retention=retention,
+        witnesses=witnesses,
+    )
     listen = Listen(address="127.0.0.1:0", streams=16)
     return RunningReplica(folder, rig, listen=listen, log=log)
 
@@ -45,7 +52,7 @@ def test_a_replica_moves_leaves_and_answers_for_them(tmp_path):
     rig.store.append([b"entry %d" % number for number in range(300, 700)], 1)
     entries = rig.entries()
     rig.checkpoints.current(1)
-    cold = Retention(directory=tmp_path / "cold", after_days=1)
+    cold = Retention(directory=tmp_path / "cold", after_days=1, unwitnessed=True)
     replica = started(tmp_path, rig, cold)
     try:
         assert _eventually(lambda: replica.rig.store.moved_leaves() >= 512)
@@ -82,7 +89,7 @@ def test_a_volume_that_hangs_keeps_nobody_from_signing(tmp_path):
     first, shown = rig.entries()[:1], rig.checkpoints.current(1)
     cold = tmp_path / "cold"
     moving.Retention(rig.store, cold, 1, lambda: shown, lambda: bytes(32), lambda: 10).step()
-    replica = started(tmp_path, rig, Retention(directory=cold, after_days=1))
+    replica = started(tmp_path, rig, Retention(directory=cold, after_days=1, unwitnessed=True))
     file = cold / TileName(0, 0).entries_path
     try:
         entries = file.read_bytes()
@@ -123,3 +130,26 @@ def test_a_directory_whose_volume_is_not_there_is_told(tmp_path):
             AdapterRig(tmp_path / "store"),
             Retention(directory=tmp_path / "no" / "cold"),
         )
+
+
+@pytest.mark.parametrize("witnesses", ["no section", "quorum none\n"])
+def test_without_a_quorum_nothing_may_move_unless_the_configuration_says_so(tmp_path, witnesses):
+    rig = AdapterRig(tmp_path / "store")
+    section = None
+    if witnesses != "no section":
+        (tmp_path / "policy").write_text(witnesses)
+        section = Witnesses(policy=tmp_path / "policy")
+    cold = tmp_path / "cold"
+    with pytest.raises(SettingsError, match="no witness has to cosign") as refused:
+        started(tmp_path, rig, Retention(directory=cold), section)
+    assert refused.value.key == "log.retention.unwitnessed"
+    started(tmp_path, rig.beside(), Retention(directory=cold, after_days=0), section).stop()
+    replica = started(tmp_path, rig.beside(), Retention(directory=cold, unwitnessed=True), section)
+    try:
+        with replica.as_(AUDITOR) as channel:
+            stub = inventory_pb2_grpc.InventoryServiceStub(channel)
+            answer = stub.ListDrift(inventory_pb2.ListDriftRequest(look=True), timeout=30)
+        named = {(one.subject.split("/")[-1], one.aspect) for one in answer.differences}
+        assert ("log.retention", "witnesses") in named
+    finally:
+        replica.stop()

@@ -2,8 +2,11 @@
 witnesses hold is believed against the store.
 """
 
+from dataclasses import replace
+
 import pytest
 from capsign_adapter.sign.checkpoints import Checkpoints
+from capsign_adapter.sign.retention import Retention
 from capsign_adapter.store.errors import StoreUnavailableError
 from capsign_adapter.store.open import open_store
 from capsign_adapter.witnesses.asking import Asking, Outcome, WitnessedLog
@@ -100,6 +103,36 @@ def test_nobody_sees_a_checkpoint_before_the_quorum_has_cosigned_it(world):
     assert world.store.published_checkpoint() == shown
     assert world.checkpoints.covering(size - 1, NOW) == shown == world.checkpoints.stored()
     not_witnessed(world.checkpoints.covering, size, NOW)
+
+
+def test_nothing_leaves_the_store_before_the_quorum_has_cosigned_it(world, tmp_path):
+    def retention():
+        return Retention(
+            world.store,
+            tmp_path / "cold",
+            1,
+            world.checkpoints.witnessed,
+            lambda: bytes(32),
+            lambda: NOW + 10,
+        )
+
+    world.store.use_cold_files(tmp_path / "cold")
+    world.grow(*map(str, range(300)))
+    world.turn(1)
+    assert not retention().step()
+    assert world.store.moved_leaves() == 0
+    weaker, demanded = replace(world.policy, quorum="w1"), world.policy
+    world.policy = weaker
+    world.join()
+    world.turn(1)
+    world.policy = demanded
+    world.join()
+    assert world.checkpoints.stored() is not None, "published while less was demanded"
+    assert not retention().step()
+    assert world.store.moved_leaves() == 0
+    world.turn(1, 2)
+    retention().step()
+    assert world.store.moved_leaves() == 256
 
 
 def test_a_later_cosignature_is_added_to_what_is_shown(world):
