@@ -25,6 +25,7 @@ from capsign_cli.audit.export_ocsf import ocsf, uid_of
 from capsign_cli.audit.export_parquet import COLUMNS, ParquetSink
 from capsign_cli.audit.export_run import Export, Patience
 from capsign_cli.audit.export_sinks import LinesSink, SinkBusyError
+from capsign_cli.audit.export_transport import HttpTransport
 from capsign_cli.failures import CliError
 from capsign_evidence.archive import ArchiveError, open_archive
 from capsign_evidence.archive.events import Event
@@ -35,6 +36,7 @@ from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from support.adapter_rig import AdapterRig, now_ms
 from support.evidence_at_rest import APP, MemoryArchive, batch, record, refused, signed
 from support.otlp_logs import grpc_receiver, http_receiver
@@ -266,6 +268,19 @@ def test_a_busy_receiver_is_asked_again_and_one_that_refuses_is_not(
         received.answer = lambda number: busy if number == 1 else None
         assert run(*options)[0] == 0
         assert received.uids() == expected(place)
+
+
+def test_a_connection_that_the_receiver_has_ended_is_no_failure():
+    """Collectors close what was idle for a minute: every batch after a quiet one was told of as a
+    failure of the receiver, and waited.
+    """
+    with http_receiver() as (endpoint, received):
+        received.ends = True
+        send = HttpTransport(Endpoint(endpoint, 30))
+        for _ in range(3):
+            send(logs_service_pb2.ExportLogsServiceRequest())
+        send.close()
+        assert received.requests == 3
 
 
 def test_records_that_a_receiver_rejects_are_not_passed_over(run, tmp_path):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from capsign_adapter.config import Listen, LogConfig
 from capsign_cli import __main__ as cli
 from capsign_cli import output
+from capsign_cli.audit.served_log import Reader, ServedFiles
+from capsign_evidence.archive.interface import ArchiveError
 from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
 from support.adapter_rig import APP, AUDITOR, AdapterRig, now_ms
+from support.ca import Authority
 from support.replica import RunningReplica
 
 
@@ -77,3 +83,64 @@ def test_no_certificate_and_no_secret_is_told(run, capfd):
     code, _, err = run(url="https://ann:s3cret@localhost")
     assert code == 4
     assert "s3cret" not in err
+
+
+@pytest.fixture
+def short_lived(tmp_path):
+    """A listener that closes each connection after so many answers and says nothing of it, what
+    reads from it, and how many connections there were.
+    """
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    certificate, key = authority.issue(dns=("localhost",)).write(tmp_path, "served")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    connections: list[int] = []
+    lives = [2, 1, 0, 5]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            super().setup()
+            connections.append(lives[len(connections)])
+
+        def do_GET(self):
+            if not connections[-1]:
+                self.close_connection = True
+                return
+            connections[-1] -= 1
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"data")
+            self.close_connection = not connections[-1]
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    reader = Reader(tmp_path / "ca.pem", certificate, key)
+    files = ServedFiles(f"https://localhost:{server.server_port}", reader)
+    yield files, connections
+    files.close()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_connection_that_has_ended_is_made_anew(short_lived):
+    """The adapter's listener gives each 30 seconds. An export that followed the log told of a
+    failure twice a minute, and one that took longer ended there with exit code 4. A new connection
+    that is closed at once is a failure.
+    """
+    files, connections = short_lived
+    assert [files.read("checkpoint") for _ in range(3)] == [b"data"] * 3
+    assert len(connections) == 2
+    with pytest.raises(ArchiveError, match="closed connection"):
+        files.read("checkpoint")
+    assert files.read("checkpoint") == b"data"
+    assert len(connections) == 4

@@ -34,6 +34,8 @@ class Received:
     hang: threading.Event | None = None
     largest: int = 1 << 30
     """Bytes that a request over HTTP may have."""
+    ends: bool = False
+    """Whether each connection over HTTP is closed after an answer, as one that was idle is."""
     trailers: tuple[tuple[str, bytes], ...] = ()
     """What goes with a refusal over gRPC."""
     sizes: list[int] = field(default_factory=list)
@@ -123,6 +125,7 @@ def http_receiver(largest: int = 1 << 30) -> Iterator[tuple[str, Received]]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+            self.close_connection = received.ends
 
         def log_message(self, *_: Any) -> None:
             pass

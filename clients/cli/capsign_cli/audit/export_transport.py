@@ -117,6 +117,7 @@ class HttpTransport:
     def __call__(
         self, request: service_pb.ExportLogsServiceRequest
     ) -> service_pb.ExportLogsServiceResponse:
+        used = self._connection.sock is not None
         try:
             body = request.SerializeToString()
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -129,6 +130,8 @@ class HttpTransport:
             raise _refused(f"its certificate is not trusted: {error.verify_message}") from None
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()  # the next request opens it anew
+            if used and not isinstance(error, TimeoutError):
+                return self(request)  # receivers close what was idle for a while
             raise SinkBusyError(str(error) or type(error).__name__) from None
         if answer.status in _BUSY_HTTP:
             raise SinkBusyError(f"HTTP {answer.status}")

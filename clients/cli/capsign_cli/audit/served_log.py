@@ -87,25 +87,34 @@ class ServedFiles:
         yield from open_batch_file(self.read(path) or b"")
 
     def _get(self, path: str) -> bytes | None:
+        used = self._connection is not None
+        try:
+            status, data = self._ask(path)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            # A listener gives each connection a short life (`CONNECTION_SECONDS` of ours): one
+            # that was good before is made anew. To ask once more changes nothing (RFC 9110, 9.2.2).
+            if used and not isinstance(error, TimeoutError):
+                return self._get(path)
+            said = getattr(error, "verify_message", "") or str(error) or type(error).__name__
+            raise self._failed(path, said) from None
+        if status == 404:
+            return None
+        if status != 200 or len(data) > MOST_BYTES:
+            self.close()  # the next one is made with the certificate that is there then
+            raise self._failed(path, f"HTTP {status}, {len(data)} bytes")
+        return data
+
+    def _ask(self, path: str) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises ArchiveError, OSError or HTTPException."""
         if self._connection is None:
             context = self._reader.context()
             self._connection = http.client.HTTPSConnection(
                 self._host, timeout=TIMEOUT_S, context=context
             )
-        try:
-            self._connection.request("GET", f"{self._prefix}/{path}")
-            answer = self._connection.getresponse()
-            data = answer.read(MOST_BYTES + 1)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            said = getattr(error, "verify_message", "") or str(error) or type(error).__name__
-            raise self._failed(path, said) from None
-        if answer.status == 404:
-            return None
-        if answer.status != 200 or len(data) > MOST_BYTES:
-            self.close()  # the next one is made with the certificate that is there then
-            raise self._failed(path, f"HTTP {answer.status}, {len(data)} bytes")
-        return data
+        self._connection.request("GET", f"{self._prefix}/{path}")
+        answer = self._connection.getresponse()
+        return answer.status, answer.read(MOST_BYTES + 1)
 
     def _failed(self, path: str, why: str) -> ArchiveError:
         return ArchiveError(
