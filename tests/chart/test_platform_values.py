@@ -276,6 +276,15 @@ def test_every_process_has_a_liveness_that_a_frozen_one_fails() -> None:
     )
 
 
+def test_a_profile_may_have_another_engine_for_the_applications_sockets() -> None:
+    pytest.importorskip("pygrpc_native")
+    for given, used in (("", "grpcio"), ("grpcio", "grpcio"), ("native", "native")):
+        _, _, agent = injected({"agent": {"profiles": {"default": {"engine": given}}}})
+        assert agent.front.engine == used
+    with pytest.raises(helm_python.HelmError, match="engine"):
+        chart.objects({"agent": {"profiles": {"default": {"engine": "tonic"}}}})
+
+
 def test_pods_on_their_nodes_network_are_taken_by_the_adapter_too(tmp_path: Path) -> None:
     """`agent.allowHostNetwork` alone was not enough: on the way to an adapter on the same node, the
     node's address is another.

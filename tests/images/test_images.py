@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from capsign_agent.front.engines import ENGINES
 from capsign_images import content, places
 from capsign_images.buildah import Buildah
 from capsign_images.catalogue import IMAGES
@@ -189,6 +190,11 @@ def test_all_its_modules_import(built):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_agents_image_has_both_engines_of_the_applications_sockets(every_built):
+    done = imported(every_built["agent"], *(engine.package for engine in ENGINES.values()))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_standard_library_imports(built):
     """The base was put together without maintainer scripts: every extension module finds its
     libraries.
@@ -349,10 +355,10 @@ def test_the_bill_lists_what_is_installed_and_nothing_else(built):
 
 
 def test_what_is_installed_is_what_the_lock_says(built):
-    lock = Path(__file__).parents[2] / "requirements" / f"{built.image.name}.lock"
+    text = "".join((places.REQUIREMENTS / lock).read_text() for lock in built.image.locks)
     locked = {
         canonicalize_name(name): version
-        for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE)
+        for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
     }
     listed = {
         each["name"]: each["version"]

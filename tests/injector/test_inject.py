@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from capsign_agent import config as agent_settings
 from capsign_injector.build.agent_config import MAX_BUNDLE_BYTES, certificates
@@ -37,6 +38,25 @@ def agent(after):
 
 def toml(after):
     return tomllib.loads(agent(after)["env"][0]["value"])
+
+
+def test_the_profile_of_the_pod_says_which_engine_serves_and_where_that_may_write(settings, bundle):
+    """pygrpc-native's second server has its socket among the temporary files, and the agent's root
+    cannot be written.
+    """
+    usual = inject(pod("a"), "shop", settings, bundle).pod
+    assert "front" not in toml(usual)
+    trusting = msgspec.structs.replace(settings.profiles["default"], engine="native")
+    chosen = {**settings.profiles, "trusting": trusting}
+    settings = msgspec.structs.replace(settings, profiles=chosen)
+    asked = {"capsign.dev/profile": "trusting", "capsign.dev/profile.b": "default"}
+    after = inject(pod("a", "b", annotations=asked), "shop", settings, bundle).pod
+    assert toml(after)["front"] == {"engine": "native"}
+    assert agent(after)["env"][1:] == [{"name": "TMPDIR", "value": "/run/capsign/state"}]
+    asked = {"capsign.dev/profile.b": "trusting"}
+    assert "front" not in toml(
+        inject(pod("a", "b", annotations=asked), "shop", settings, bundle).pod
+    )
 
 
 def test_the_agent_reads_what_the_injector_writes(settings, bundle):

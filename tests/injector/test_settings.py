@@ -60,6 +60,7 @@ def test_an_empty_file_is_the_defaults():
         ),
         ("profiles: {default: {may_set: [image]}}", "profiles.default.may_set[0]", "image"),
         ("profiles: {default: {}, pay: {log_level: loud}}", "profiles.pay.log_level", "loud"),
+        ("profiles: {default: {engine: tonic}}", "profiles.default.engine", "tonic"),
         ("profiles: {default: {}, pay: 7}", "profiles.pay", "got `int`"),
         ("server: {secret: A_B}", "server.secret", "Secret"),
         ("server: {webhook_configuration: a..b}", "server.webhook_configuration", "object's name"),

@@ -25,7 +25,7 @@ ADAPTER_PACKAGES = ("libsofthsm2", "libsodium23")
 @dataclass(frozen=True)
 class Image:
     """One image: its own packages, its files, its commands. Dependencies:
-    requirements/<name>.lock.
+    requirements/<name>.lock, and the locks of `extras`.
     """
 
     name: str
@@ -36,6 +36,13 @@ class Image:
     """Command and the module whose `main` it runs."""
     files: tuple[tuple[str, str], ...] = ()
     softhsm: bool = False
+    extras: tuple[str, ...] = ()
+    """Extras of the package that are in, each with a lock: requirements/<name>-<extra>.lock."""
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """The locks of its dependencies, by their names in `requirements`."""
+        return (f"{self.name}.lock", *(f"{self.name}-{extra}.lock" for extra in self.extras))
 
     @property
     def reference(self) -> str:
@@ -53,6 +60,7 @@ AGENT = Image(
     ),
     commands=(("capsign-agent", "capsign_agent.__main__"),),
     files=(("agent/capsign_agent/probe.py", "opt/capsign/probe.py"),),
+    extras=("native",),
 )
 
 ADAPTER = Image(

@@ -50,10 +50,11 @@ def prepare(image: Image, folder: Path, cache: Path) -> None:
 
 
 def _dependencies(image: Image, folder: Path, cache: Path) -> None:
-    lock = places.REQUIREMENTS / f"{image.name}.lock"
+    locks = [places.REQUIREMENTS / name for name in image.locks]
     (pip,) = wheels.fetch(places.REQUIREMENTS / "images.lock", cache).glob("pip-*.whl")
     content.place(pip, folder / "tools/pip.whl")
-    content.place(lock, folder / "tools/requirements.lock")
+    (folder / "tools/requirements.lock").write_bytes(b"".join(one.read_bytes() for one in locks))
     content.place(places.HERE / "finish.py", folder / "tools/finish.py")
-    for wheel in wheels.fetch(lock, cache).glob("*.whl"):
-        content.place(wheel, folder / "wheels" / wheel.name)
+    for lock in locks:
+        for wheel in wheels.fetch(lock, cache).glob("*.whl"):
+            content.place(wheel, folder / "wheels" / wheel.name)

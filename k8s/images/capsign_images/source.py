@@ -39,7 +39,7 @@ def _inputs(image: Image) -> list[str]:
     return [
         *image.packages,
         *(path for path, _ in image.files),
-        f"requirements/{image.name}.lock",
+        *(f"requirements/{lock}" for lock in image.locks),
         "requirements/images.lock",
         f"k8s/images/{image.name}.Containerfile",
         "k8s/images/finish.py",

@@ -13,6 +13,7 @@ from capsign_wire import pem, toml_text
 from capsign_wire.settings import SettingsError
 
 from capsign_injector.names import RUN, STATE, TOKEN_FILE
+from capsign_injector.read.annotations import Choices
 from capsign_injector.settings import Settings
 
 MAX_BUNDLE_BYTES = 64 * 1024
@@ -28,10 +29,11 @@ class Socket:
     grants: tuple[str, ...]
 
 
-def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_pem: str) -> str:
+def text(settings: Settings, sockets: Sequence[Socket], choices: Choices, bundle_pem: str) -> str:
     """The whole configuration. `bundle_pem` may be empty if the pod is only inspected. Raises
     SettingsError for a bundle that no agent could use.
     """
+    engine = choices.profile.engine
     parts = [
         _table(
             "upstream", targets=settings.adapter.targets, server_name=settings.adapter.server_name
@@ -52,7 +54,8 @@ def text(settings: Settings, sockets: Sequence[Socket], log_level: str, bundle_p
         _table("journal", dir=f"{STATE}/journal", max_bytes=settings.journal_max_bytes),
         *([_table("log", key=settings.adapter.log_key)] if settings.adapter.log_key else []),
         _table("health", path=f"{STATE}/health.sock"),
-        _table("telemetry", log_level=log_level),
+        _table("telemetry", log_level=choices.log_level),
+        *([_table("front", engine=engine)] if engine else []),
     ]
     return "\n".join(parts)
 

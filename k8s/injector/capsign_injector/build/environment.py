@@ -1,28 +1,32 @@
-"""The agent's environment variables: its configuration, telemetry, and what the platform team adds.
-Pure.
+"""The agent's environment variables: its configuration, what its engine needs, telemetry, and what
+the platform team adds. Pure.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from capsign_injector.names import AGENT
+from capsign_injector.names import AGENT, STATE
+from capsign_injector.read.annotations import Choices
 from capsign_injector.settings import CONFIG_ENV, EnvVar, Settings
 
 
-def variables(settings: Settings, config: str, otlp_endpoint: str) -> list[dict[str, Any]]:
+def variables(settings: Settings, choices: Choices, config: str) -> list[dict[str, Any]]:
     """The variables. Of two with one name, the platform team's is used."""
     theirs = {one.name for one in settings.extra_env}
-    ours = (
-        [one for one in _telemetry(settings, otlp_endpoint) if one.name not in theirs]
-        if otlp_endpoint
-        else []
-    )
+    ours = _engine(choices.profile.engine)
+    if choices.otlp_endpoint:
+        ours += _telemetry(settings, choices.otlp_endpoint)
     return [
         {"name": CONFIG_ENV, "value": config},
-        *map(_variable, ours),
+        *(_variable(one) for one in ours if one.name not in theirs),
         *map(_variable, settings.extra_env),
     ]
+
+
+def _engine(name: str) -> list[EnvVar]:
+    """pygrpc-native puts a socket among the temporary files, and the root cannot be written."""
+    return [EnvVar(name="TMPDIR", value=STATE)] if name == "native" else []
 
 
 def _telemetry(settings: Settings, otlp_endpoint: str) -> list[EnvVar]:

@@ -43,7 +43,7 @@ def _agent(
         agent_config.Socket(index, name, choices.profile_of(name).grants)
         for index, name in enumerate(containers)
     ]
-    config = agent_config.text(settings, sockets, choices.log_level, bundle_pem)
+    config = agent_config.text(settings, sockets, choices, bundle_pem)
     return sidecar.container(
         settings, choices, config, resources.needed(asked, len(sockets)), len(sockets)
     )

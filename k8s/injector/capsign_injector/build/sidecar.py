@@ -27,7 +27,7 @@ def container(
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "restartPolicy": "Always",
-        "env": environment.variables(settings, config, choices.otlp_endpoint),
+        "env": environment.variables(settings, choices, config),
         **_probes(gate_readiness=choices.profile.gate_readiness),
         "resources": resources.requirements(),
         "securityContext": _security_context(settings),

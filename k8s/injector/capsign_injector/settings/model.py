@@ -57,6 +57,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Request and limit: what the agent writes to its log."""
     may_set: tuple[MaySet, ...] = ("log-level", "cpu-request", "memory-limit")
     """Annotations that a pod may use to change this profile's values, within the bounds below."""
+    engine: Literal["", "grpcio", "native"] = ""
+    """What speaks HTTP/2 on the agent's sockets; empty: the agent's default. With `native` any
+    container of the pod can end the agent, so it is for pods whose containers trust each other.
+    """
     gate_readiness: bool = False
     """Whether a pod is ready only while its agent can sign: it leaves its Services while no adapter
     can be reached.
