@@ -56,7 +56,7 @@ def image(cluster) -> str:
 @pytest.fixture(scope="session")
 def fleet(cluster, image) -> Fleet:
     """The chart, installed once; every scenario leaves it as it was."""
-    installed = Fleet(cluster, image)
+    installed = Fleet(cluster, image, exporting=True)
     try:
         # The size that the chart before had, said once: an upgrade that asked for another would be
         # refused by this storage class.

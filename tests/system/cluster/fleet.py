@@ -4,6 +4,7 @@ adapter has recorded.
 
 from __future__ import annotations
 
+import datetime
 import json
 import sqlite3
 import tempfile
@@ -18,6 +19,7 @@ from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Entry, IdentityRefused, decode
 from capsign_wire.failures import REASONS
 from support.ca import Authority
+from system.cluster.collector import Collector
 from system.cluster.kit import manifests
 from system.cluster.kit.cluster import Cluster, Kubectl, until
 
@@ -32,18 +34,22 @@ OPERATORS = "operators"
 ACCOUNTS = ("orders", "ledger", "stranger")
 INJECT = {"capsign.dev/inject": "true"}
 HELM_PATIENCE_S = 360
+LONG = datetime.timedelta(hours=12)
+"""Longer than all tests together, on a machine as busy as it may be."""
 
 
 class Fleet:
     """One installation. `developer` is an ordinary user who may edit in `shop` and nowhere else."""
 
-    def __init__(self, cluster: Cluster, image: str) -> None:
+    def __init__(self, cluster: Cluster, image: str, *, exporting: bool = False) -> None:
+        """`exporting`: with the chart's export, which sends to `collector`."""
         self.cluster = cluster
         self.image = image
         self.kubectl = cluster.kubectl
         self.helm = helm_python.Config(kubeconfig_path=cluster.kubectl.kubeconfig, namespace=SYSTEM)
         self.developer: Kubectl = cluster.speaking_as(DEVELOPER, namespace=SHOP)
-        self.operators = Authority("operators")
+        self.operators = Authority("operators", life=LONG)
+        self.collector = Collector(cluster, image, SYSTEM) if exporting else None
 
     # --- the release ---
 
@@ -63,12 +69,15 @@ class Fleet:
                 "profiles": {
                     "default": {"grants": ["orders-jwt"]},
                     "webhooks": {"grants": ["orders-webhook"]},
+                    "native": {"grants": ["orders-jwt"], "engine": "native"},
                     "everything": {"grants": []},
                 },
             },
             "admissionPolicy": {"exec": True, "tokenRequests": True},
             "injector": {"certificate": {"propagationSeconds": 4, "lookSeconds": 1}},
         }
+        if self.collector:
+            given["export"] = self.collector.values
         return merged(given, more)
 
     def install(self, chart: Path = CHART, **more: Any) -> None:
@@ -77,6 +86,9 @@ class Fleet:
         self.kubectl.create(
             config_map(OPERATORS, SYSTEM, {"ca.crt": self.operators.certificate.decode()})
         )
+        if self.collector:
+            reader = self.operators.issue("spiffe://cluster.local/auditor/test", life=LONG)
+            self.collector.start(reader)
         self.helm.install(
             chart,
             RELEASE,
@@ -123,12 +135,12 @@ class Fleet:
     # --- what the adapter has recorded ---
 
     @contextmanager
-    def store(self) -> Iterator[Store]:
+    def copy(self) -> Iterator[Path]:
         """A copy of the adapter's store as it is now, taken on the node while the adapter goes
         on.
         """
-        claims = self.kubectl.get("persistentvolumeclaim", "", SYSTEM)["items"]
-        volume = self.kubectl.get("persistentvolume", claims[0]["spec"]["volumeName"])
+        claim = self.kubectl.get("persistentvolumeclaim", "capsign-adapter-data", SYSTEM)
+        volume = self.kubectl.get("persistentvolume", claim["spec"]["volumeName"])
         original = Path(volume["spec"]["local"]["path"]) / "store" / "capsign.db"
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / "copy.db"
@@ -140,6 +152,12 @@ class Fleet:
                 source.backup(target)
             source.close()
             target.close()
+            yield copy
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The same, opened."""
+        with self.copy() as copy:
             opened = open_store(f"sqlite://{copy}")
             try:
                 yield opened

@@ -71,6 +71,39 @@ def test_a_labelled_job_signs_with_three_lines_and_completes(fleet):
     assert issued[0].key_hash == signed.group.cert_key_hash
 
 
+BOTH_WAYS = """
+import asyncio, capsign, os
+single = capsign.Signer().sign(b"a", purpose="jwt", algorithm="ES256")
+async def many():
+    async with capsign.AsyncSigner() as signer:
+        calls = [signer.sign(b"%d" % n, purpose="jwt", algorithm="ES256") for n in range(20)]
+        return await asyncio.gather(*calls)
+print("leaves", single.leaf_index, *(one.leaf_index for one in asyncio.run(many())))
+"""
+
+
+def test_a_pod_of_a_profile_with_the_other_engine_signs_by_calls_and_streams(fleet):
+    """`engine: native` (decision 77), in the image as it is, on a root that cannot be written:
+    streams go through a second server, whose socket is among the temporary files.
+    """
+    fleet.developer.create(
+        manifests.job(
+            "native",
+            SHOP,
+            spec_of(manifests.python("app", BOTH_WAYS, fleet.image)),
+            labels=INJECT,
+            annotations={"capsign.dev/profile": "native"},
+        )
+    )
+    fleet.developer.wait("condition=complete", "job/native", SHOP)
+    told = fleet.developer("logs", "job/native", "--container=app").split("leaves ")[1].split()
+    log = fleet.entries()
+    assert len(told) == 21
+    assert all(isinstance(log[int(leaf)], Signed) for leaf in told)
+    agent = fleet.developer("logs", "job/native", f"--container={AGENT}")
+    assert '"front.memory_unbounded"' in agent
+
+
 def test_a_cron_job_signs_too(fleet):
     template = manifests.job(
         "cron", SHOP, spec_of(manifests.python("app", SIGN_AND_TELL, fleet.image)), labels=INJECT
