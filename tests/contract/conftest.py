@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +83,24 @@ def place(request) -> Place:
     found: Place = request.getfixturevalue(name)
     found.create()
     return found
+
+
+@pytest.fixture
+def copied(request, place, tmp_path) -> Callable[[], Place]:
+    """Makes a copy of the store as it is then, as a backup does."""
+
+    def copy() -> Place:
+        if place.password_file is not None:
+            server = request.getfixturevalue("postgres_server")
+            return Place(server.restored(place.url), place.password_file)
+        path = tmp_path / "yesterday" / "store.db"
+        path.parent.mkdir(mode=0o700)
+        with closing(sqlite3.connect(place.path)) as one, closing(sqlite3.connect(path)) as two:
+            one.backup(two)
+        path.chmod(0o600)
+        return Place(f"sqlite://{path}")
+
+    return copy
 
 
 @pytest.fixture

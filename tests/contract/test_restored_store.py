@@ -7,16 +7,12 @@ no witness. With either it does not start (`tests/adapter/sign/test_checkpoints.
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import pytest
 from capsign_adapter.provisioning import provision_all
 from capsign_adapter.sign.clock import now_ms
-from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
@@ -40,26 +36,6 @@ class Used(NamedTuple):
     def twice(self, other: Used) -> list[object]:
         """What both have."""
         return [each for one, two in zip(self, other, strict=True) for each in one & two]
-
-
-@pytest.fixture
-def copy(request, place, tmp_path):
-    """A copy of the store, which nobody has open now."""
-
-    def copied() -> str:
-        if place.password_file is None:
-            path = tmp_path / "yesterday.db"
-            with closing(sqlite3.connect(place.path)) as one, closing(sqlite3.connect(path)) as two:
-                one.backup(two)
-            path.chmod(0o600)
-            return f"sqlite://{path}"
-        server = request.getfixturevalue("postgres_server")
-        name = urlsplit(place.url).path.removeprefix("/")
-        with server.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}_yesterday TEMPLATE {name}")
-        return server.url(f"{name}_yesterday")
-
-    return copied
 
 
 def on(rig: AdapterRig, url: str) -> AdapterRig:
@@ -106,25 +82,24 @@ def signed(rig: AdapterRig, algorithm, version: int) -> str:
     return by.kid
 
 
-def test_what_was_made_and_used_since_the_copy_is_not_given_again(place, copy, tmp_path):
+def test_what_was_made_and_used_since_the_copy_is_not_given_again(place, copied, tmp_path):
     first = AdapterRig(tmp_path / "rig", POLICY, place.url, place.password_file)
-    first.close()
-    yesterday = copy()
-    used = rotated(on(first, place.url), tmp_path / "today")
-    again = rotated(on(first, yesterday), tmp_path / "restored")
+    yesterday = copied()
+    used = rotated(first, tmp_path / "today")
+    again = rotated(on(first, yesterday.url), tmp_path / "restored")
     assert again.versions == {3}
     assert used.twice(again) == []
 
 
-def test_nor_by_a_store_of_before_the_key(place, copy, tmp_path):
+def test_nor_by_a_store_of_before_the_key(place, copied, tmp_path):
     """It has no version at all, and the first one signs at once."""
-    empty = copy()
+    empty = copied()
     first = AdapterRig(tmp_path / "rig", POLICY, place.url, place.password_file)
     kids = {signed(first, algorithm, 1) for algorithm in ALGORITHMS}
     first.close()
-    with closing(open_store(empty, password_file=place.password_file)) as store:
+    with closing(empty.open()) as store:
         provision_all(first.policy, first.token.beside(), store, now_ms())
-    with closing(on(first, empty)) as restored:
+    with closing(on(first, empty.url)) as restored:
         (row,) = [one for one in restored.store.key_versions() if one.key == "orders"]
         assert (row.version, row.activation_epoch) == (2, 2)
         assert not kids & {signed(restored, algorithm, 2) for algorithm in ALGORITHMS}

@@ -165,6 +165,22 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def restored(self, url: str) -> str:
+        """Dump a database, which may be in use, and restore it into a new one; its URL."""
+        copy = self.new_database()
+        password = {"PGPASSWORD": self.password_file_for_clients.read_text()}
+        dump = [_binary("pg_dump"), "--no-owner", "--dbname", url]
+        load = [_binary("psql"), "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", copy]
+        told = subprocess.run(dump, env=os.environ | password, stdout=subprocess.PIPE, check=True)
+        subprocess.run(
+            load,
+            env=os.environ | password,
+            input=told.stdout,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        return copy
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
