@@ -7,17 +7,20 @@ import re
 import kubernetes_validate
 import pytest
 import yaml
+from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.policy_load import parse_policy
 from support import chart
 
 EXAMPLES = chart.REPOSITORY / "docs" / "examples" / "kubernetes"
+WORKLOADS = ("job.yaml", "deployment.yaml", "signing.yaml")
 GUIDES = (
     chart.REPOSITORY / "k8s" / "README.md",
     chart.REPOSITORY / "docs" / "operations" / "kubernetes.md",
+    chart.REPOSITORY / "docs" / "operations" / "responders.md",
 )
 
 
-@pytest.mark.parametrize("name", ["job.yaml", "deployment.yaml"])
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_workloads_are_taken_by_a_restricted_namespace(name: str) -> None:
     (workload,) = yaml.safe_load_all((EXAMPLES / name).read_text())
     for version in ("1.35", "1.36", "1.37"):
@@ -54,6 +57,15 @@ def test_policy_profiles_and_workloads_fit_together() -> None:
     ]
 
 
+def test_two_people_of_the_policy_can_lift_a_revocation() -> None:
+    """It named no approver: a grant that was revoked there stayed so for ever."""
+    policy = parse_policy((EXAMPLES / "policy.yaml").read_bytes())
+    assert frozenset({Role.APPROVER}) in policy.roles.values()
+    people = {f"issue {role.value} {who}" for who, roles in policy.roles.items() for role in roles}
+    issued = (chart.REPOSITORY / "docs" / "operations" / "responders.md").read_text()
+    assert people <= set(issued.splitlines()), "the page gives each of them a certificate"
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_guides_name_files_and_objects_that_are_there(guide: object) -> None:
     text = guide.read_text()
@@ -81,7 +93,7 @@ def test_examples_run_under_an_account_that_the_policy_names() -> None:
     """
     sample = chart.one(chart.objects({}), "ConfigMap", "capsign-policy")["data"]["policy.yaml"]
     own = (EXAMPLES / "policy.yaml").read_text()
-    for name in ("job.yaml", "deployment.yaml"):
+    for name in WORKLOADS:
         (workload,) = yaml.safe_load_all((EXAMPLES / name).read_text())
         ((_, spec),) = chart.pod_specs([workload])
         identity = f"spiffe://cluster.local/ns/shop/sa/{spec['serviceAccountName']}"

@@ -32,8 +32,9 @@ def shell(image_archives, tmp_path_factory):
         environment = {**os.environ, "PATH": paths, "KUBECONFIG": str(cluster.kubectl.kubeconfig)}
 
         def run(block: str) -> None:
+            """Variables that a block exports are there in those that follow, as in a terminal."""
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block],
+                ["bash", "-euo", "pipefail", "-c", f"{block}\nenv -0 > {tools}/environment"],
                 cwd=REPOSITORY,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -45,6 +46,8 @@ def shell(image_archives, tmp_path_factory):
             assert done.returncode == 0, (
                 f"{block}\n{done.stdout}{done.stderr}\n{cluster.tell('capsign-system', 'shop')}"
             )
+            kept = (tools / "environment").read_text().split("\0")
+            environment.update(pair.split("=", 1) for pair in kept if "=" in pair)
 
         yield run
 
