@@ -7,15 +7,14 @@ from __future__ import annotations
 from capsign.batch_scheduler import (
     MAX_BYTES,
     MAX_GROUPS,
-    MAX_IN_FLIGHT,
     MAX_WAITING,
-    STALLED_AFTER,
     BatchScheduler,
 )
 from capsign.handle_selector import HandleSelector
 from capsign.handles import HandleCache, Template
 from capsign.inputs import split
 from capsign.jobs import Item, Job
+from capsign.send_window import FEW, LARGE, MAX_IN_FLIGHT, STALLED_AFTER, STALLED_AT_MOST
 from capsign.translate import key_handle
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS, check
@@ -60,7 +59,7 @@ def test_one_job_goes_at_once_and_the_next_ones_gather():
     for number in range(10):
         scheduler.add(a_job(template=number % 2))
     assert scheduler.next_message(0) is None
-    assert len(scheduler.answer(answer_to(first))) == 1
+    assert len(scheduler.answer(answer_to(first), 0)) == 1
     second = scheduler.next_message(0)
     assert [len(group.items) for group in second.groups] == [5, 5]
     assert scheduler.next_message(0) is None
@@ -83,7 +82,7 @@ def test_a_message_keeps_the_bounds_of_the_wire():
     ]
     for _ in range(40):
         scheduler.add(a_job(items=1, size=65536))
-    message = scheduler.next_message(0)
+    message = scheduler.next_message(STALLED_AFTER)
     check(message)
     assert len(message.SerializeToString()) < MAX_BYTES + 10_000
 
@@ -106,6 +105,69 @@ def test_an_unanswered_message_stops_holding_others_back():
         if message is not None:
             sent.append(message)
     assert len(sent) == MAX_IN_FLIGHT
+
+
+def sent(scheduler, callers, now=0.0):
+    for _ in range(callers):
+        scheduler.add(a_job())
+    return scheduler.next_message(now)
+
+
+def test_of_many_callers_half_share_a_message_beside_the_one_in_flight():
+    """Threads come back from an answer one by one; each must not get a message of its own."""
+    scheduler = BatchScheduler(2)
+    first = sent(scheduler, 40)
+    assert len(scheduler.answer(answer_to(first), 0.001)) == 40
+    second = sent(scheduler, 19, 0.001)  # none is in flight
+    assert second is not None
+    assert sent(scheduler, 19, 0.001) is None
+    assert len(sent(scheduler, 1, 0.001).groups[0].items) == 20
+
+
+def test_few_callers_do_not_wait_for_each_other():
+    scheduler = BatchScheduler(2)
+    assert sent(scheduler, FEW - 1) is not None
+    assert sent(scheduler, 1) is not None
+
+
+def test_half_of_very_many_are_not_waited_for():
+    scheduler = BatchScheduler(2)
+    assert sent(scheduler, 10 * LARGE) is not None
+    assert sent(scheduler, LARGE - 1) is None
+    assert sent(scheduler, 1) is not None
+
+
+def test_callers_that_do_not_come_back_are_not_waited_for():
+    scheduler = BatchScheduler(2)
+    scheduler.answer(answer_to(sent(scheduler, 50)), 0.001)
+    for _ in range(5):
+        scheduler.answer(answer_to(sent(scheduler, 1)), 0.001)
+    assert sent(scheduler, 1) is not None
+    assert sent(scheduler, 1) is not None
+
+
+def test_where_every_answer_is_late_none_counts_as_stalled():
+    """On an overloaded machine messages took longer than STALLED_AFTER; more of them were sent, of
+    a third of the size, and all took longer still.
+    """
+    scheduler = BatchScheduler(1)
+    now = 0.0
+    for _ in range(8):
+        message = sent(scheduler, 1, now)
+        now += 0.1
+        scheduler.answer(answer_to(message), now)
+    assert sent(scheduler, 1, now) is not None
+    assert sent(scheduler, 1, now + 0.19) is None
+    assert sent(scheduler, 1, now + 0.21) is not None
+    assert scheduler.stalled_after < STALLED_AT_MOST
+
+
+def test_one_slow_key_among_quick_ones_counts_as_stalled():
+    scheduler = BatchScheduler(1)
+    scheduler.answer(answer_to(sent(scheduler, 1, 0.0)), 0.001)
+    for turn in range(1, 7):
+        scheduler.answer(answer_to(sent(scheduler, 1, turn)), turn + 0.4)
+    assert scheduler.stalled_after == STALLED_AFTER
 
 
 def test_a_full_line_refuses_before_anything_is_sent():
@@ -172,7 +234,7 @@ class PipelineMachine(RuleBasedStateMachine):
         if kind == "whole":
             failure = FailureError(reasons.REASON_INPUT_MALFORMED).to_item()
             response = pb.SignStreamResponse(call_id=request.call_id, failure=failure)
-        self.tell(self.scheduler.answer(response))
+        self.tell(self.scheduler.answer(response, self.now))
 
     @rule()
     def lose(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 
@@ -63,3 +64,22 @@ def test_any_bytes_with_version_and_variant_are_an_id(data):
     value = bytearray(data)
     value[6], value[8] = value[6] & 0x0F | 0x70, value[8] & 0x3F | 0x80
     assert are_intent_ids([bytes(value)])
+
+
+def test_a_fork_and_its_parent_make_different_ids():
+    """Random bits are drawn for many ids at once; a child that kept what its parent has drawn made
+    the ids of its parent, and was refused for another call's intent.
+    """
+    new_intent_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"".join(new_intent_id(0) for _ in range(20)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        of_child = told.read()
+    ids = [of_child[at : at + LENGTH] for at in range(0, len(of_child), LENGTH)]
+    assert len(ids) == 20
+    assert not set(ids) & {new_intent_id(0) for _ in range(300)}

@@ -16,7 +16,7 @@ from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.agent_socket import AgentSocket
-from capsign.batch_scheduler import STALLED_AFTER, BatchScheduler, Settled
+from capsign.batch_scheduler import BatchScheduler, Settled
 from capsign.call import clock
 from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
 from capsign.jobs import Answer, Job, closed_answer
@@ -153,7 +153,7 @@ class AsyncStream:
         answered = False
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                _tell(self.scheduler.answer(response))
+                _tell(self.scheduler.answer(response, clock()))
                 answered = True
                 self._wake.set()
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -174,7 +174,7 @@ class AsyncStream:
                     await self._wake.wait()
                     continue
                 if self._stall is None:
-                    self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
+                    self._stall = self._loop.call_later(self.scheduler.stalled_after, self._unstall)
                 await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
             pass  # the stream broke
@@ -186,7 +186,7 @@ class AsyncStream:
         self._stall = None
         self._wake.set()
         if not self.scheduler.idle:
-            self._stall = self._loop.call_later(STALLED_AFTER, self._unstall)
+            self._stall = self._loop.call_later(self.scheduler.stalled_after, self._unstall)
 
     async def close(self) -> None:
         """Settle every job and end the stream.

@@ -1,17 +1,16 @@
 """Coalescing, decided without I/O: which jobs form the next message, and which job an answer
 belongs to.
 
-A job is what one caller wants signed under one template. While fewer than `window` messages are in
-flight, all jobs that wait become the next message, those of one template merged into one group. So
-a single caller never waits, and many callers share messages. Nothing here locks or awaits: the
-owner calls from one thread or under one lock, and time is an argument.
+A job is what one caller wants signed under one template. When the window has room (`send_window`),
+all jobs that wait become the next message, those of one template merged into one group. So a single
+caller never waits, and many callers share messages. Nothing here locks or awaits: the owner calls
+from one thread or under one lock, and time is an argument.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.bounds import MAX_BATCH_ITEMS
@@ -21,6 +20,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign.handles import Template
 from capsign.jobs import Answer, Job, Message, closed_answer
+from capsign.send_window import SendWindow
 from capsign.translate import AgentAwayError, made
 
 MAX_GROUPS = 64
@@ -30,14 +30,6 @@ MAX_BYTES = 2 * 1024 * 1024
 """Most input bytes gathered into one message; half of what a message may have, so that framing
 never matters.
 """
-
-STALLED_AFTER = 0.02
-"""Seconds after which an unanswered message does not count against the window any more, so that one
-slow key does not stop the others.
-"""
-
-MAX_IN_FLIGHT = 32
-"""Most messages in flight, stalled ones included."""
 
 MAX_WAITING = 65536
 """Most items that wait; a further job is refused as OVERLOADED and not sent."""
@@ -52,13 +44,18 @@ class BatchScheduler:
     """The jobs of one stream: those that wait, and those in flight."""
 
     def __init__(self, window: int) -> None:
-        self._window = window
+        self._window = SendWindow(window)
         self._waiting: deque[Job] = deque()
         self._waiting_items = 0
         self._flying: dict[int, Message] = {}
         self._next_id = 1
         self.away: FailureError | None = None
         """Why the agent could not be reached the last time; None while a stream is open."""
+
+    @property
+    def stalled_after(self) -> float:
+        """Seconds after which `next_message` is worth another try."""
+        return self._window.stalled_after
 
     @property
     def idle(self) -> bool:
@@ -75,6 +72,7 @@ class BatchScheduler:
             )
         self._waiting.append(job)
         self._waiting_items += len(job.items)
+        self._window.added(len(job.items))
         return None
 
     def _discard_settled(self) -> None:
@@ -88,7 +86,8 @@ class BatchScheduler:
         """The message to send now; None if no job waits or the window is full. The caller must send
         it or call `lose`.
         """
-        if not self._waiting or not self._room(now):
+        waiting = self._waiting_items
+        if not self._waiting or not self._window.has_room(self._flying, waiting, now):
             return None
         message = Message(self._next_id, now)
         request = pb.SignStreamRequest(call_id=message.call_id)
@@ -126,16 +125,6 @@ class BatchScheduler:
         self._flying[message.call_id] = message
         return request
 
-    def _room(self, now: float) -> bool:
-        flying = self._flying
-        if len(flying) < self._window:
-            return True
-        if len(flying) >= MAX_IN_FLIGHT:
-            return False
-        # they are in the order in which they were sent
-        counted = next(islice(reversed(flying.values()), self._window - 1, None))
-        return now - counted.sent_at >= STALLED_AFTER
-
     @staticmethod
     def _place(
         job: Job, message: Message, request: pb.SignStreamRequest, groups: dict[Template, int]
@@ -157,13 +146,14 @@ class BatchScheduler:
         job.message = message
         job.sent = True
 
-    def answer(self, response: pb.SignStreamResponse) -> Settled:
+    def answer(self, response: pb.SignStreamResponse, now: float) -> Settled:
         """Take an answer; returns the jobs that it settles, each with its own answer. Jobs whose
         callers have given up are left out.
         """
         message = self._flying.pop(response.call_id, None)
         if message is None:
             return []
+        self._window.answered(message, now)
         if response.HasField("failure"):
             return self._whole_failure(message, FailureError.from_item(response.failure))
         if [len(group.items) for group in response.groups] != message.sizes:

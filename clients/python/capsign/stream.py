@@ -19,7 +19,7 @@ from capsign_wire.agent.v1.agent_pb2_grpc import SigningServiceStub
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign.agent_socket import AgentSocket
-from capsign.batch_scheduler import STALLED_AFTER, BatchScheduler, Settled
+from capsign.batch_scheduler import BatchScheduler, Settled
 from capsign.call import clock
 from capsign.channel import AFTER_BREAKS, CONNECT_SLICE
 from capsign.jobs import Answer, Job, closed_answer
@@ -127,7 +127,7 @@ class SyncStream:
 
     def _await(self, job: Job) -> Answer:
         waiter: Waiter = job.waiter
-        while not waiter.wait(min(STALLED_AFTER, job.deadline - clock())):
+        while not waiter.wait(min(self.scheduler.stalled_after, job.deadline - clock())):
             with self._lock:
                 if job.settled:
                     continue
@@ -234,7 +234,7 @@ class SyncStream:
         try:
             for response in call:
                 with self._lock:
-                    settled = self.scheduler.answer(response)
+                    settled = self.scheduler.answer(response, clock())
                     self._pump()
                 answered = True
                 _tell(settled)
