@@ -19,6 +19,7 @@ from capsign_adapter.store.interfaces.whole import Store
 from capsign_adapter.store.relational import RelationalStore
 from capsign_adapter.store.transaction import Head, Transaction
 from capsign_evidence import leaf
+from capsign_evidence.packed_batch import pack
 from capsign_evidence.signing_leaf import PreparedLeaf, SigningLeaf
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
@@ -81,7 +82,9 @@ class Filler:
             self.made += count
             while self._reports and self._reports[0][0] + REPORTED_MS <= now:
                 _, agent = self._reports.popleft()
-                audit.submit(tx, head, numbers[agent.workload], self._batch(agent, now), now)
+                draft = self._batch(agent, now)
+                number = numbers[agent.workload]
+                audit.submit(tx, head, number, draft, pack(draft.batch), now)
 
     def _record(self, agent: Agent, now: int, index: int) -> bytes:
         value = bytearray(now.to_bytes(6, "big") + self._random.randbytes(10))

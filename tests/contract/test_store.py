@@ -682,9 +682,11 @@ def test_an_entry_that_no_bundle_can_hold_is_refused(store):
 
 
 def test_every_range_of_the_log_can_be_read(store):
-    for size in (1, 3, 2, 1, 5):
-        store.append([os.urandom(10) for _ in range(size)], NOW)
+    lengths = ((10,), (10, 10, 10), (0, 0), (3,), (4, 4, 0x0404, 4, 5))
+    for each in lengths:
+        store.append([os.urandom(length) for length in each], NOW)
     entries, hashes = store.entries(0, 12), store.hashes(0, 0, 12)
+    assert [*map(len, entries)] == [length for each in lengths for length in each]
     for first in range(14):
         for count in range(14):
             assert store.entries(first, count) == entries[first : first + count]

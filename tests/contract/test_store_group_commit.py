@@ -302,7 +302,7 @@ def test_a_refused_errand_does_not_stop_its_neighbours(store):
     store.commit(1, [draft()], NOW)
     number = store.workload_id(APP)
     good = batch_of(store, draft())
-    refused = Errand(lambda tx, head: audit_tables.submit(tx, head, number, late, NOW))
+    refused = Errand(lambda tx, head: audit_tables.submit(tx, head, number, late, late.batch, NOW))
     other = Errand(lambda tx, head: log.sequence(tx, head, [b"refused"], NOW))
     store.commit_group([refused, good, other])
     assert isinstance(refused.error, AuditOutOfOrderError)

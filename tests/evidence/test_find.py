@@ -4,6 +4,7 @@ looking at each.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -194,6 +195,13 @@ def test_a_batch_that_is_gone_is_told_by_every_question():
         (UNREADABLE, "agent"),
     ]
     assert summarise(0, archive.held[:512], []).unreadable
+
+
+def test_a_summary_has_the_bytes_that_it_always_had():
+    """Stores and files hold summaries of earlier releases, and `audit verify` makes them again."""
+    held = log().held_summaries
+    digest = hashlib.sha256(b"".join(held[tile] for tile in sorted(held))).hexdigest()
+    assert digest == "5c1515684c126da817adc2a0585a026a3e6115e96eb849335ccae9e446d8fe42"
 
 
 @pytest.mark.parametrize("summaries", [True, False])

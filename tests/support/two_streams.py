@@ -115,7 +115,7 @@ class Agent:
 
     def sign(self, *, answered: bool = True, signature: bytes = b"") -> bytes:
         intent_id = self.log.intent()
-        self.write(pb.AuditRecord(kind=pb.AUDIT_KIND_INTENT, intent_id=intent_id))
+        self.asked(intent_id)
         if self.reached:
             index = self.log.sign(self.workload, self.key, intent_id, signature)
         if self.reached and answered:
@@ -129,6 +129,9 @@ class Agent:
                 )
             )
         return intent_id
+
+    def asked(self, intent_id: bytes) -> None:
+        self.write(pb.AuditRecord(kind=pb.AUDIT_KIND_INTENT, intent_id=intent_id))
 
     def done(self, intent_id: bytes, index: int) -> None:
         self.write(

@@ -88,16 +88,16 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         answer.
         """
         self._known(peer)
-        batch = parse(
-            pb.AuditBatch,
-            request.batch,
-            lambda parsed: self._budget.charge(peer, cost.records(len(parsed.records))),
-        )
+        records: list[pb.AuditRecord] = []  # each look into the field makes them anew
+
+        def charge(parsed: pb.AuditBatch) -> None:
+            self._budget.charge(peer, cost.records(len(parsed.records)))
+            records.extend(parsed.records)
+
+        batch = parse(pb.AuditBatch, request.batch, charge)
         _canonical(batch, request.batch)
-        first, last = batch.records[0].sequence, batch.records[-1].sequence
-        if first < 1 or [record.sequence for record in batch.records] != [
-            *range(first, first + len(batch.records))
-        ]:
+        first, last = records[0].sequence, records[-1].sequence
+        if first < 1 or [one.sequence for one in records] != [*range(first, first + len(records))]:
             raise FailureError(
                 failures_pb2.REASON_INPUT_MALFORMED,
                 "The records of a batch must be consecutive.",
@@ -105,7 +105,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             )
         now = now_ms()
         batch_hash = hashlib.sha256(request.batch).digest()
-        closes = batch.records[-1].kind == pb.AUDIT_KIND_CLOSE
+        closes = records[-1].kind == pb.AUDIT_KIND_CLOSE
         digest = self._policy().digest
         entry = leaf.agent_batch(
             now, digest, peer.spiffe_id, batch.boot_id, first, last, batch_hash, closes=closes
@@ -282,12 +282,10 @@ def _workload_of(entry: bytes) -> str:
 def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:
     """Raises FailureError INPUT_MALFORMED unless the bytes are the canonical form of the batch.
     They are kept for ever, so they must not hide anything in unknown fields or in another encoding
-    of known ones (I9).
+    of known ones (I9). Unknown fields are dropped from `batch`.
     """
-    plain = pb.AuditBatch()
-    plain.CopyFrom(batch)
-    plain.DiscardUnknownFields()
-    if plain.SerializeToString(deterministic=True) != wire:
+    batch.DiscardUnknownFields()
+    if batch.SerializeToString(deterministic=True) != wire:
         raise FailureError(
             failures_pb2.REASON_INPUT_MALFORMED,
             "The batch is not in canonical form, or has unknown fields.",

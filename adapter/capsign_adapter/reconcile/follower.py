@@ -12,6 +12,7 @@ import msgspec
 from capsign_evidence.incident_leaf import IncidentState
 from capsign_evidence.leaf_fields import LeafError
 from capsign_evidence.reconcile.incidents import Change, Incident
+from capsign_evidence.reconcile.leaves import run_of
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import State
 from capsign_evidence.reconcile.timing import Timing
@@ -127,16 +128,22 @@ class Follower:
         entries = self._store.entries(first, STEP)
         batches = self._batches(first, first + len(entries))
         held = next(batches, None)
-        for index, entry in enumerate(entries, first):
-            batch = None
-            if held is not None and held[0] == index:
-                batch, held = held[1], next(batches, None)
+        at = 0
+        while at < len(entries):
+            index, alike = first + at, run_of(entries, at)
+            while held is not None and held[0] < index:
+                held = next(batches, None)
+            batch = held[1] if held is not None and held[0] == index else None
             try:
-                reconciler.entry(entry, batch)
+                if alike > 1:
+                    reconciler.run(entries[at : at + alike])
+                else:
+                    reconciler.entry(entries[at], batch)
             except (LeafError, UnicodeDecodeError):
                 # Not canonical, or of a newer program: `capsign audit verify` tells; to stop here
                 # would leave everything after it unread.
                 logs.error("reconcile.unreadable", leaf=index)
+            at = reconciler.state.position - first
         return len(entries)
 
     def _batches(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:

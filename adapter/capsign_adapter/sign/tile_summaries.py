@@ -19,8 +19,8 @@ EVERY_S = 5.0
 it.
 """
 
-TILES = 4
-"""Tiles in one step, some milliseconds each: calls that sign come in between."""
+TILES = 16
+"""Tiles in one step, a millisecond each, and one commit for all of them."""
 
 BATCHES = 16
 """Batches read at once; each is at most a mebibyte."""

@@ -4,7 +4,7 @@ in its boot.
 
 from __future__ import annotations
 
-from capsign_evidence.packed_batch import pack, unpack
+from capsign_evidence.packed_batch import unpack
 
 from capsign_adapter.model.evidence import AuditAccepted, AuditDraft
 from capsign_adapter.store import cold, log
@@ -16,10 +16,10 @@ MAX_BATCHES = 256
 
 
 def submit(
-    tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, now_ms: int
+    tx: Transaction, head: Head, workload_id: int, draft: AuditDraft, kept: bytes, now_ms: int
 ) -> AuditAccepted:
-    """Accept the next batch of its boot, or find one that was accepted before. Raises
-    AuditOutOfOrderError for any other.
+    """Accept the next batch of its boot, or find one that was accepted before. `kept` is the batch
+    as it is stored. Raises AuditOutOfOrderError for any other.
     """
     boot = tx.one(
         "SELECT accepted_through, last_hash, closed FROM audit_boots WHERE workload_id = "
@@ -46,7 +46,7 @@ def submit(
         draft.first_sequence,
         draft.last_sequence,
         draft.batch_hash,
-        pack(draft.batch),
+        kept,
     )
     tx.send(
         "INSERT INTO audit_boots (workload_id, boot_id, accepted_through, last_hash, "

@@ -126,14 +126,31 @@ def read_entries(tx: Reader, first: int, count: int) -> list[bytes]:
         return entries
     rows = tx.all(f"SELECT first_index, leaf_count, entries {_COVERING}", first, first + count)
     _demand_held(tx, rows, first)
-    for start, _, blob in rows:
-        index, at, data = start, 0, bytes(blob)
-        while at < len(data) and index < first + count:
-            end = at + 2 + _LENGTH.unpack_from(data, at)[0]
-            if index >= first:
-                entries.append(data[at + 2 : end])
-            index, at = index + 1, end
+    for start, leaf_count, blob in rows:
+        low, high = max(first - start, 0), min(first + count - start, leaf_count)
+        entries.extend(_unbundled(bytes(blob), leaf_count, low, high))
     return entries
+
+
+def _unbundled(data: bytes, count: int, low: int, high: int) -> list[bytes]:
+    """Returns the entries from `low` to `high` of a bundle of so many. Those of one batch mostly
+    have one length, which is seen at once.
+    """
+    width, length = len(data) // max(count, 1), data[:2]
+    if (
+        len(data) == width * count
+        and int.from_bytes(length, "big") == width - 2
+        and data[::width] == length[:1] * count
+        and data[1::width] == length[1:] * count
+    ):
+        return [data[at + 2 : at + width] for at in range(low * width, high * width, width)]
+    entries: list[bytes] = []
+    at = 0
+    while at < len(data) and len(entries) < high:
+        end = at + 2 + _LENGTH.unpack_from(data, at)[0]
+        entries.append(data[at + 2 : end])
+        at = end
+    return entries[low:]
 
 
 def _demand_held(tx: Reader, rows: Sequence[Row], first: int) -> None:

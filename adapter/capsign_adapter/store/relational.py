@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from capsign_evidence.merkle import leaf_hash
+from capsign_evidence.packed_batch import pack
 from capsign_wire.failures import FailureError
 
 from capsign_adapter.model.authorities import AuthorityRow
@@ -226,7 +227,9 @@ class RelationalStore(
 
     def submit_audit(self, draft: AuditDraft, now_ms: int) -> AuditAccepted:
         number = self.workload_id(draft.workload)
-        return self._together(lambda tx, head: audit.submit(tx, head, number, draft, now_ms))
+        # Packed before the turn comes: other writers need not wait for it.
+        kept = pack(draft.batch)
+        return self._together(lambda tx, head: audit.submit(tx, head, number, draft, kept, now_ms))
 
     def summarised_tiles(self) -> int:
         return self.read(summaries.tiles)

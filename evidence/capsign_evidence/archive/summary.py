@@ -10,10 +10,13 @@ query that is told to read everything (docs/decisions/0062-summaries-of-tiles.md
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2
@@ -45,8 +48,7 @@ _HASHES = frozenset({"intent", "commitment", "signature", "certificate", "contex
 
 _ONE = ord("1")
 
-_HASHED = 2 * HASH_LEN
-_TAIL = INTENT_LEN + _HASHED
+_TAIL = INTENT_LEN + 2 * HASH_LEN
 """Bytes at the end of an entry of a signature that are its own; the rest it shares with others."""
 
 _KNOWN = bytes((leaf_fields.VERSION,))
@@ -140,9 +142,10 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
     found = _Found()
     waiting = iter(batches)
     batch = next(waiting, None)
+    signed: list[bytes] = []
     for index, entry in enumerate(entries, first):
-        if entry[1:2] == _SIGNED:
-            found.add_signed(entry)
+        if entry[:2] == _SIGNED:
+            signed.append(entry)
             continue
         event = of_entry(index, entry)
         found.add(event)
@@ -151,15 +154,18 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
                 batch = next(waiting, None)
             here = batch if batch is not None and batch[0] == index else None
             found.add_batch(here, event)
+    found.add_signed(signed)
     return found.summary()
 
 
-_SIGNED = bytes((Kind.SIGNED,))
+_SIGNED = _KNOWN + bytes((Kind.SIGNED,))
 _BATCH = bytes((Kind.AGENT_BATCH,))
 
 
 class _Found:
-    """The terms and times of a tile. What many entries or records share is made into terms once."""
+    """The terms and times of a tile. What many entries or records share is made into terms once;
+    what each has for itself is taken in columns (docs/decisions/0086-what-follows-a-signature.md).
+    """
 
     def __init__(self) -> None:
         self._terms: set[int] = set()
@@ -171,17 +177,23 @@ class _Found:
         self._times.add(event.time_ms)
         self._terms |= _terms_of_event(with_terms(event))
 
-    def add_signed(self, entry: bytes) -> None:
-        """As `add` of its event."""
-        shared = _terms_of_group(entry[10:-_TAIL]) if entry[:1] == _KNOWN else None
-        if shared is None:
-            self.add(of_entry(0, entry))
+    def add_signed(self, entries: list[bytes]) -> None:
+        """As `add` of the event of each."""
+        shared = [_terms_of_group(one) for one in {entry[10:-_TAIL] for entry in entries}]
+        if None in shared:
+            for entry in entries:
+                self.add(of_entry(0, entry))
             return
-        self._times.add(int.from_bytes(entry[2:10], "big"))
-        self._terms |= shared
-        self._terms.add(_last(entry[:-_HASHED]))
-        self._terms.add(_last(entry[:-HASH_LEN]))
-        self._terms.add(_last(entry))
+        self._terms.update(*filter(None, shared))
+        # Eight bytes each: of an intent id two, of a commitment four, of a hash four.
+        words = array("Q", b"".join([entry[-_TAIL:] for entry in entries]))
+        if sys.byteorder == "little":
+            words.byteswap()
+        for last in (1, 5, 9):
+            self._terms.update(words[last :: _TAIL // 8])
+        times = [entry[2:10] for entry in entries]
+        if times:
+            self._times |= {int.from_bytes(one, "big") for one in (min(times), max(times))}
 
     def add_batch(self, batch: Batch | None, event: Event) -> None:
         """Add its records. `event` is that of its leaf, which says whose they are."""
@@ -189,36 +201,34 @@ class _Found:
         if batch is None or parsed is None:
             self._unreadable = True
             return
-        terms, times, of = self._terms, self._times, (event.workload, parsed.boot_id)
-        for record in parsed.records:
-            shared = _terms_of_record(
-                of,
-                record.kind,
-                record.outcome,
-                record.reason,
-                record.grant,
-                record.caller,
-                (record.algorithm, record.key_version),
-            )
-            if shared is None:
-                self.add(of_record(0, *of, record))
-                continue
-            terms |= shared
-            times.add(record.time_ms)
-            if record.intent_id:
-                terms.add(_last(record.intent_id))
+        of, records = (event.workload, parsed.boot_id), list(parsed.records)
+        shared = {one: _terms_of_record(of, *one) for one in {*map(_SHARED_OF_RECORD, records)}}
+        if None in shared.values():
+            known = [one for one in records if shared[_SHARED_OF_RECORD(one)] is not None]
+            for record in records:
+                if shared[_SHARED_OF_RECORD(record)] is None:
+                    self.add(of_record(0, *of, record))
+            records = known
+        self._terms.update(*filter(None, shared.values()))
+        intents = {record.intent_id for record in records} - {b""}
+        self._terms.update(map(_last, intents))
+        times = [record.time_ms for record in records]
+        if times:
+            self._times |= {min(times), max(times)}
 
     def summary(self) -> Summary:
         size = max(1, (len(self._terms) * BITS + 7) // 8) * 8
         # A digit for each bit, lowest first: Python sets one faster than a bit, and packs them all
-        # at once.
-        digits = bytearray(b"0") * size
+        # at once. Each probe has digits of its own, so that only the first has to be divided; then
+        # they are laid upon each other ("0" or "1" is "1").
+        digits = bytearray(b"0") * (PROBES * size)
         for term in self._terms:
-            at, step = term & 0xFFFFFFFF, term >> 32 | 1
-            for bit in range(at, at + PROBES * step, step):
-                digits[bit % size] = _ONE
-        digits.reverse()
-        bits = int(digits, 2).to_bytes(size // 8, "little")
+            at, step = (term & 0xFFFFFFFF) % size, (term >> 32 | 1) % size
+            digits[at] = digits[at + step] = digits[at + 2 * step] = digits[at + 3 * step] = _ONE
+        laid = 0
+        for first in range(0, PROBES * size, size):
+            laid |= int.from_bytes(digits[first : first + size], "little")
+        bits = int(laid.to_bytes(size, "big"), 2).to_bytes(size // 8, "little")
         times = self._times or {0}
         return Summary(min(times), max(times), self._unreadable, bits)
 
@@ -237,11 +247,17 @@ def _terms_of_group(shared: bytes) -> frozenset[int] | None:
     """The terms of entries of signatures that have this between their time and what is their own;
     None if such an entry cannot be read.
     """
-    event = of_entry(0, _KNOWN + _SIGNED + bytes(8) + shared + bytes(_TAIL))
+    event = of_entry(0, _SIGNED + bytes(8) + shared + bytes(_TAIL))
     if event.what == UNREADABLE:
         return None
     alone = replace(event, intent_id=b"", commitment=b"", signature_hash=b"")
     return frozenset(_terms_of_event(alone))
+
+
+_SHARED_OF_RECORD = attrgetter(
+    "kind", "outcome", "reason", "grant", "caller", "algorithm", "key_version"
+)
+"""What `_terms_of_record` takes."""
 
 
 @lru_cache(maxsize=4096)
@@ -252,15 +268,16 @@ def _terms_of_record(
     reason: int,
     grant: str,
     caller: str,
-    key: tuple[int, int],
+    algorithm: int,
+    key_version: int,
 ) -> frozenset[int] | None:
     """The terms of records of one life of an agent that have these in common; None if such a record
     cannot be read.
     """
-    record = pb.AuditRecord(grant=grant, caller=caller, key_version=key[1])
+    record = pb.AuditRecord(grant=grant, caller=caller, key_version=key_version)
     for field, value in (("kind", kind), ("outcome", outcome), ("reason", reason)):
         setattr(record, field, value)
-    record.algorithm = algorithms_pb2.Algorithm.ValueType(key[0])
+    record.algorithm = algorithms_pb2.Algorithm.ValueType(algorithm)
     event = of_record(0, *of, record)
     return None if event.what == UNREADABLE else frozenset(_terms_of_event(event))
 

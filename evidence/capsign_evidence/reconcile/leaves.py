@@ -4,6 +4,7 @@ takes a twentieth of decoding it; that the bytes are canonical is for `audit ver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from capsign_evidence.leaf_fields import HASH_LEN, INTENT_LEN, LeafError
@@ -20,7 +21,7 @@ SIGNED = frozenset({int(Kind.SIGNED), int(Kind.SIGNED_TWICE)})
 """Numbers of the kinds that are about signatures: looking them up in the enumeration takes longer
 than reading an entry.
 """
-_TWICE = int(Kind.SIGNED_TWICE)
+_ONCE, _TWICE = int(Kind.SIGNED), int(Kind.SIGNED_TWICE)
 
 
 class SignedLeaf(NamedTuple):
@@ -59,3 +60,21 @@ def signed(entry: bytes) -> SignedLeaf:
         entry[end - _TAIL : end - _TAIL + INTENT_LEN],
         (first, entry[-HASH_LEN:]) if twice else (first,),
     )
+
+
+def run_of(entries: Sequence[bytes], at: int) -> int:
+    """How many entries from this one on are of kind SIGNED and differ in what is each one's own
+    only: intent id, commitment and hash. 0 if this one is of another kind.
+    """
+    first = entries[at]
+    if kind_of(first) != _ONCE:
+        return 0
+    shared, length, end = first[:-_TAIL], len(first), at + 1
+    while end < len(entries) and entries[end].startswith(shared) and len(entries[end]) == length:
+        end += 1
+    return end - at
+
+
+def intents_of(run: Sequence[bytes]) -> list[bytes]:
+    """The intent id of each entry of kind SIGNED."""
+    return [entry[-_TAIL : INTENT_LEN - _TAIL] for entry in run]

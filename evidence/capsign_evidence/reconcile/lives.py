@@ -18,6 +18,7 @@ from capsign_evidence.reconcile.state import Life, State, bound
 from capsign_evidence.reconcile.timing import Timing
 
 Batch = evidence_pb2.AuditBatch
+Records = list[evidence_pb2.AuditRecord]
 
 
 class Lives:
@@ -29,7 +30,7 @@ class Lives:
         self._timing = timing
         self._of = Counter(life.workload for life in known.lives.values())
 
-    def batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Batch | None:
+    def batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Records | None:
         """An entry about a batch, and the bytes that are kept of it. Returns its records if they
         are this life's next; what is wrong is an incident.
         """
@@ -39,13 +40,13 @@ class Lives:
         gap = leaf.first_sequence > life.through + 1
         if gap and (life.through or not self._state.began):
             self._gap(leaf.workload, leaf.boot_id, life.through + 1, leaf.first_sequence - 1, index)
-        batch = self._read(index, leaf, kept)
-        if batch is not None and not gap and batch.previous != life.last_hash:
+        read = self._read(index, leaf, kept)
+        if read is not None and not gap and read[0] != life.last_hash:
             self._find(IncidentKind.FORGED_CHAIN, index, leaf)
         life.through, life.last_hash = leaf.last_sequence, leaf.batch_hash
         life.recent[leaf.last_sequence] = leaf.batch_hash[:8]
         bound(life.recent, state.MAX_RECENT)
-        return batch
+        return read[1] if read is not None else None
 
     def end_of(self, leaf: AgentBatch) -> None:
         """After the records of a batch: whether its life has ended with it."""
@@ -166,7 +167,10 @@ class Lives:
         self._find(kind, index, leaf)
         return True
 
-    def _read(self, index: int, leaf: AgentBatch, kept: bytes | None) -> Batch | None:
+    def _read(
+        self, index: int, leaf: AgentBatch, kept: bytes | None
+    ) -> tuple[bytes, Records] | None:
+        """The hash of the batch before, and the records; None if they are not those of the leaf."""
         if kept is None or hashlib.sha256(kept).digest() != leaf.batch_hash:
             self._find(IncidentKind.BATCH_LOST, index, leaf)
             return None
@@ -174,12 +178,13 @@ class Lives:
             batch = Batch.FromString(kept)
         except DecodeError:
             batch = Batch()
-        numbers = [record.sequence for record in batch.records]
+        records = list(batch.records)
+        numbers = [record.sequence for record in records]
         expected = [*range(leaf.first_sequence, leaf.last_sequence + 1)]
         if batch.boot_id != leaf.boot_id or numbers != expected:
             self._find(IncidentKind.FORGED_CHAIN, index, leaf)
             return None
-        return batch
+        return batch.previous, records
 
     def _gap(self, workload: str, boot_id: bytes, first: int, last: int, index: int) -> None:
         self._standing.found(

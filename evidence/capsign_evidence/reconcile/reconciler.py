@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
-from capsign_wire.types.v1 import failures_pb2
 
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind
@@ -13,7 +15,7 @@ from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.leaf_reader import AgentBatch, decode
 from capsign_evidence.reconcile import leaves
 from capsign_evidence.reconcile.incidents import Change, Incident, IncidentKey, Standing
-from capsign_evidence.reconcile.lives import Lives
+from capsign_evidence.reconcile.lives import Lives, Records
 from capsign_evidence.reconcile.signatures import EntryAt, Signatures
 from capsign_evidence.reconcile.state import Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
@@ -25,8 +27,10 @@ MAX_BEHIND = 64
 """Entries in a row that are far behind the time that was heard: then that one was wrong."""
 
 _AGENT_BATCH, _DRIFT = int(Kind.AGENT_BATCH), int(Kind.DRIFT)
-_INTENT, _OUTCOME = int(pb.AUDIT_KIND_INTENT), int(pb.AUDIT_KIND_OUTCOME)
-_DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
+_CALL = attrgetter("kind", "outcome", "intent_id", "leaf_index_plus_one")
+"""What `Signatures.told` takes."""
+_KIND = attrgetter("kind")
+_CALLS = frozenset({int(pb.AUDIT_KIND_INTENT), int(pb.AUDIT_KIND_OUTCOME)})
 
 
 class Reconciler:
@@ -89,6 +93,22 @@ class Reconciler:
         if self.state.now_ms >= self.state.swept_ms + SWEEP_MS:
             self.sweep()
 
+    def run(self, run: Sequence[bytes]) -> None:
+        """As `entry` for each of a run of signatures (`leaves.run_of`), in a fraction of the time.
+        Raises LeafError if the first is none; then the others were not looked at.
+        """
+        first = self.state.position
+        self.entry(run[0])
+        leaf = leaves.signed(run[0])
+        rest = run[1:]
+        if self.state.wall_ms != leaf.time_ms:  # of a clock that is behind
+            for entry in rest:
+                self.entry(entry)
+        elif rest:
+            # No time passes among them, so that nothing falls due.
+            self._signatures.signed_each(first + 1, leaf, leaves.intents_of(rest))
+            self.state.position += len(rest)
+
     def advance(self, now_ms: int) -> None:
         """Nothing has come until now, milliseconds since 1970. To be called again and again: of
         more than MAX_STEP_MS only that counts.
@@ -125,44 +145,44 @@ class Reconciler:
         self._signatures.conclude()
 
     def _batch(self, index: int, leaf: AgentBatch, kept: bytes | None) -> None:
-        batch = self._lives.batch(index, leaf, kept)
-        if batch is not None:
-            self._records(index, leaf, batch)
+        records = self._lives.batch(index, leaf, kept)
+        if records is not None:
+            self._records(index, leaf, records)
         self._lives.end_of(leaf)
 
-    def _records(self, index: int, leaf: AgentBatch, batch: pb.AuditBatch) -> None:
-        """What the records of a batch say, in their order."""
-        workload, boot_id, now_ms = leaf.workload, leaf.boot_id, self.state.now_ms
-        signatures, horizon, speaks = self._signatures, 0, False
-        for record in batch.records:
-            kind = record.kind
-            if kind == _INTENT:
-                signatures.asked(workload, record.intent_id, now_ms)
-            elif kind == _OUTCOME:
-                if record.outcome == _DONE:
-                    named = record.leaf_index_plus_one
-                    if signatures.done(workload, record.intent_id, named - 1):
-                        horizon = max(horizon, named)
-                    elif not 0 < named <= self.state.began:  # what was before is not known
-                        self._not_signed(index, leaf, record)
-                else:
-                    refused = record.outcome == _REFUSED
-                    signatures.failed(workload, record.intent_id, refused=refused)
-            elif kind == pb.AUDIT_KIND_RECOVERED:
-                self._lives.left(workload, record.other_boot, record.other_sequence)
-                speaks = True
-            elif kind == pb.AUDIT_KIND_ALIVE:
-                horizon = max(horizon, min(record.leaf_index_plus_one, index))
-                speaks = True
-            elif kind == pb.AUDIT_KIND_SPLIT_VIEW:
-                self._split_view(index, leaf, record)
-            elif record.certificate_key:
-                signatures.claimed(workload, record.certificate_key, boot_id)
-                speaks = True
-        life = self.state.lives.get(boot_id)
+    def _records(self, index: int, leaf: AgentBatch, records: Records) -> None:
+        """What the records of a batch say, in their order; most are about calls."""
+        horizon, speaks, now_ms = 0, False, self.state.now_ms
+        for about_calls, told in _stretches(records):
+            if about_calls:
+                wrong = partial(self._not_signed, index, leaf, told)
+                calls = map(_CALL, told)
+                horizon = max(horizon, self._signatures.told(leaf.workload, calls, now_ms, wrong))
+                continue
+            for record in told:
+                heard, through = self._other(index, leaf, record)
+                speaks |= heard
+                horizon = max(horizon, through)
+        life = self.state.lives.get(leaf.boot_id)
         if life is not None:
             life.horizon = max(life.horizon, horizon)
             life.speaks |= speaks
+
+    def _other(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> tuple[bool, int]:
+        """A record about the agent itself. Returns whether only an agent that speaks writes it, and
+        how many leaves the log had by it; 0 for nothing.
+        """
+        if record.kind == pb.AUDIT_KIND_RECOVERED:
+            self._lives.left(leaf.workload, record.other_boot, record.other_sequence)
+            return True, 0
+        if record.kind == pb.AUDIT_KIND_ALIVE:
+            return True, min(record.leaf_index_plus_one, index)
+        if record.kind == pb.AUDIT_KIND_SPLIT_VIEW:
+            self._split_view(index, leaf, record)
+        elif record.certificate_key:
+            self._signatures.claimed(leaf.workload, record.certificate_key, leaf.boot_id)
+            return True, 0
+        return False, 0
 
     def _split_view(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
         """Another log than the agent had seen; one with fewer leaves was set back."""
@@ -175,7 +195,11 @@ class Reconciler:
             span=(record.sequence, record.sequence),
         )
 
-    def _not_signed(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> None:
+    def _not_signed(self, index: int, leaf: AgentBatch, records: Records, place: int) -> None:
+        """One of these records names an entry that is not about its intent."""
+        record = records[place]
+        if 0 < record.leaf_index_plus_one <= self.state.began:
+            return  # what was before is not known
         self._standing.found(
             IncidentKey(IncidentKind.REPORTED_NOT_SIGNED, leaf.workload, leaf.boot_id),
             self.state.wall_ms,
@@ -193,3 +217,12 @@ class Reconciler:
             self._standing.ended(key)
         else:
             self._standing.found(key, leaf.time_ms, leaf_index=index)
+
+
+def _stretches(records: Records) -> Iterator[tuple[bool, Records]]:
+    """Records in their order, those that are about calls apart from others."""
+    if _CALLS.issuperset(map(_KIND, records)):
+        yield True, records
+        return
+    for about_calls, each in groupby(records, lambda record: record.kind in _CALLS):
+        yield about_calls, list(each)

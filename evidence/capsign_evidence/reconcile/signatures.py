@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, repeat
+
+from capsign_wire.adapter.v1 import evidence_pb2 as pb
+from capsign_wire.types.v1 import failures_pb2
 
 from capsign_evidence.incident_leaf import IncidentKind
 from capsign_evidence.leaf_fields import LeafError
@@ -17,6 +21,11 @@ EntryAt = Callable[[int], bytes | None]
 entry which was settled before.
 """
 
+Call = tuple[int, int, bytes, int]
+"""Of a record about a call: kind, outcome, intent id, and the entry that it names, plus one."""
+
+_INTENT = int(pb.AUDIT_KIND_INTENT)
+_DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
 _LATE, _MISSING = IncidentKind.LATE, IncidentKind.SIGNED_NOT_REPORTED
 _SILENCE = IncidentKind.SILENCE
 
@@ -53,6 +62,56 @@ class Signatures:
         mine.where[leaf.intent_id] = key
         while len(mine.where) > self._bounds.open:
             self._forget_oldest(mine)
+
+    def signed_each(self, first: int, leaf: SignedLeaf, intent_ids: Sequence[bytes]) -> None:
+        """As `signed` for the entries from `first` on, which differ from `leaf` in the intent only
+        (and in hashes, which are not looked at).
+        """
+        mine = self._workload(leaf.workload)
+        room = len(mine.where) + len(intent_ids) <= self._bounds.open
+        if not room or not mine.asked.keys().isdisjoint(intent_ids):
+            for index, intent_id in enumerate(intent_ids, first):
+                self.signed(index, leaf._replace(intent_id=intent_id))
+            return
+        key = leaf.certificate_key
+        group = mine.groups.get(key)
+        if group is None:
+            group = mine.groups[key] = Group()
+        found = zip(count(first), repeat(self._state.now_ms), strict=False)
+        group.fresh.update(zip(intent_ids, found, strict=False))
+        mine.where.update(dict.fromkeys(intent_ids, key))
+
+    def told(
+        self, workload: str, calls: Iterable[Call], now_ms: int, wrong: Callable[[int], None]
+    ) -> int:
+        """What an agent says of calls, in its order, as `asked`, `done` and `failed` for each; most
+        are about a signature that waits for it. `wrong` is given the place of each that names an
+        entry about something else. Returns the last entry that was named rightly, plus one; 0 for
+        none.
+        """
+        mine, good = self._workload(workload), [0]
+        where, groups, asked, signed = mine.where, mine.groups, mine.asked, mine.signed
+        for place, (kind, outcome, intent_id, named) in enumerate(calls):
+            if kind == _INTENT:
+                key = where.get(intent_id)
+                found = groups[key].fresh.pop(intent_id, None) if key is not None else None
+                if found is None:
+                    self.asked(workload, intent_id, now_ms)
+                    continue
+                del where[intent_id]
+                signed[intent_id] = found[0]
+                if len(signed) > state.MAX_SIGNED:
+                    bound(signed, state.MAX_SIGNED)
+            elif outcome != _DONE:
+                self.failed(workload, intent_id, refused=outcome == _REFUSED)
+            elif named and signed.get(intent_id) == named - 1 and intent_id not in asked:
+                del signed[intent_id]
+                good.append(named)
+            elif self.done(workload, intent_id, named - 1):
+                good.append(named)
+            else:
+                wrong(place)
+        return max(good)
 
     def asked(self, workload: str, intent_id: bytes, now_ms: int) -> None:
         """An agent says that it was about to ask for this."""

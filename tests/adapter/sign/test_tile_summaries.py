@@ -29,20 +29,20 @@ def signatures(first: int, count: int) -> list[bytes]:
 
 
 def test_full_tiles_are_summarised_a_few_at_a_time(store, tmp_path):
-    store.append(signatures(0, 6 * 256 + 255), NOW)
+    store.append(signatures(0, (TILES + 2) * 256 + 255), NOW)
     summaries = TileSummaries(store)
     assert summaries.step()
     assert store.summarised_tiles() == TILES
     assert not summaries.step()
-    assert store.summarised_tiles() == 6
+    assert store.summarised_tiles() == TILES + 2
     assert not summaries.step()
-    store.append(signatures(5000, 1), NOW)
+    store.append(signatures(9000, 1), NOW)
     assert not summaries.step()
     with open_archive(tmp_path / "store.db") as archive:
         made = dict(archive.summaries(0))
         expected = summarise(512, archive.entries(512, 256), []).encode()
         found = [event.index for event in find(archive, Selection(select({"key": ["odd"]})))]
-    assert (sorted(made), made[2], found) == ([*range(7)], expected, [700])
+    assert (sorted(made), made[2], found) == ([*range(TILES + 3)], expected, [700])
 
 
 def test_the_batches_of_its_leaves_are_in_it_and_no_others(store, tmp_path):
