@@ -23,6 +23,10 @@ from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
+ENGINE_VARIABLE = "CAPSIGN_TEST_ENGINE"
+"""Names the engine with which the agents of system tests serve (decision 77); grpcio without it."""
+
+
 class Dev:
     """Adapters, an agent, a token and a store, in processes of their own."""
 
@@ -39,8 +43,14 @@ class Dev:
         """
         self.directory = directory
         self._release = dict(release or {})
-        told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
-        self.about: dict[str, Any] = json.loads(told)
+        up = ("up", "--workers", str(workers), *arguments, "-o", "json")
+        self.about: dict[str, Any] = json.loads(self._cli(*up))
+        engine = os.environ.get(ENGINE_VARIABLE)
+        if engine and release is None:
+            with Path(self.about["agent"]["config"]).open("a") as config:
+                config.write(f'\n[front]\nengine = "{engine}"\n')
+            self.end(self.agent)
+            self.about = json.loads(self._cli(*up))
         self._started: list[subprocess.Popen] = []
         self._adapters: list[subprocess.Popen] = []
 
