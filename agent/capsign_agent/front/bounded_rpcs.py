@@ -19,7 +19,7 @@ from capsign_wire import bounds
 from capsign_wire.failures import FailureError, RpcStatus
 from capsign_wire.types.v1 import failures_pb2
 
-from capsign_agent.front.memory_budget import RPC_BYTES, MemoryBudget
+from capsign_agent.front.memory_budget import RPC_BYTES, RPC_MEMORY, MemoryBudget, RpcMemory
 from capsign_agent.front.memory_shares import MemoryShares
 from capsign_agent.front.read_slots import Reader, ReadSlots
 
@@ -228,10 +228,18 @@ class BoundedRegistrar:
             return handler._replace(stream_stream=stream)
         behaviour = handler.unary_unary
         if self._receives_whole:
-
+            # it is over for us once its answer is handed on, so no callback of its task is needed
             async def whole(message: Any, context: Any) -> Any:
-                await self._admit(context)
-                return await behaviour(message, context)
+                held = RpcMemory(self._memory)
+                try:
+                    held.take(RPC_BYTES)
+                except FailureError as error:
+                    await self._refuse(context, error)
+                RPC_MEMORY.set(held)
+                try:
+                    return await behaviour(message, context)
+                finally:
+                    held.give_back()
 
             return handler._replace(unary_unary=whole)
 
@@ -248,17 +256,19 @@ class BoundedRegistrar:
         """Take the memory of an RPC as such until it has ended. Returns its task. Ends the RPC with
         OVERLOADED if there is none.
         """
+        held = RpcMemory(self._memory)
         try:
-            self._memory.acquire(RPC_BYTES)
+            held.take(RPC_BYTES)
         except FailureError as error:
-            self._leaving.one_more()
-            await abort(context, error)
+            await self._refuse(context, error)
+        RPC_MEMORY.set(held)
         task = _task_of_call()
-        task.add_done_callback(self._left)
+        task.add_done_callback(held.give_back)
         return task
 
-    def _left(self, _: object) -> None:
-        self._memory.release(RPC_BYTES)
+    async def _refuse(self, context: Any, error: FailureError) -> NoReturn:
+        self._leaving.one_more()
+        await abort(context, error)
 
     async def _message(self, context: Any, task: asyncio.Task[Any]) -> Any:
         inbox = MessageReader(context, self._slots, self._socket, task=task)

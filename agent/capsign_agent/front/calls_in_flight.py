@@ -15,7 +15,7 @@ class CallsInFlight:
         self.count = 0
         self._closed = False
         self._quiet = asyncio.Event()
-        self._quiet.set()
+        """Set once no call is under way after `close`."""
 
     def enter(self) -> None:
         """Count a call that begins. Raises FailureError DRAINING after `close`."""
@@ -24,18 +24,19 @@ class CallsInFlight:
                 failures_pb2.REASON_DRAINING, "The agent is stopping.", retry_after_ms=500
             )
         self.count += 1
-        self._quiet.clear()
 
     def leave(self) -> None:
         """A counted call has ended."""
         self.count -= 1
-        if self.count == 0:
+        if self.count == 0 and self._closed:
             self._quiet.set()
 
     def close(self) -> None:
         """Refuse every call from now on."""
         self._closed = True
+        if self.count == 0:
+            self._quiet.set()
 
     async def quiet(self) -> None:
-        """Wait until no call is under way."""
+        """Wait until no call is under way. Call `close` before."""
         await self._quiet.wait()

@@ -9,6 +9,7 @@ known number of bytes at most.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from capsign_wire.agent.v1 import agent_pb2
@@ -55,17 +56,17 @@ def weight(request: Any) -> int:
     kind = type(request)
     if kind is Unparsed:
         return CALL_BYTES
-    content = int(request.ByteSize())
+    content: int = request.ByteSize()
     weighed = CALL_BYTES + content
     as_it_is = kind is agent_pb2.VerifyRequest
-    if kind in _GROUPS:
+    if kind is agent_pb2.SignRequest:
+        each, as_it_is = _item(request)
+        weighed += each
+    elif kind in _GROUPS:
         for group in request.groups:
             each, goes_as_it_is = _item(group)
             weighed += len(group.items) * each
             as_it_is = as_it_is or goes_as_it_is
-    elif kind is agent_pb2.SignRequest:
-        each, as_it_is = _item(request)
-        weighed += each
     return weighed + (COPIES - 1) * content if as_it_is else weighed
 
 
@@ -150,3 +151,26 @@ class MemoryBudget:
         if self._in_place and (weighed == self._in_place or self.held < self._in_place):
             self._in_place = 0
             self._slot.free = True
+
+
+class RpcMemory:
+    """What one RPC holds of its socket's memory, until it is over."""
+
+    __slots__ = ("_budget", "_taken")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._taken: list[int] = []
+
+    def take(self, weighed: int) -> None:
+        """Take so many bytes more. Raises FailureError OVERLOADED."""
+        self._taken.append(self._budget.acquire(weighed))
+
+    def give_back(self, _: object = None) -> None:
+        """The RPC is over."""
+        for weighed in self._taken:
+            self._budget.release(weighed)
+
+
+RPC_MEMORY: ContextVar[RpcMemory] = ContextVar("RPC_MEMORY")
+"""What the current RPC holds."""

@@ -17,12 +17,13 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.front.application_stream import ApplicationStream, number_of
-from capsign_agent.front.bounded_rpcs import abort, at_end_of_call
+from capsign_agent.front.bounded_rpcs import abort
 from capsign_agent.front.calls_in_flight import CallsInFlight
-from capsign_agent.front.memory_budget import MemoryBudget, surplus, weight
+from capsign_agent.front.memory_budget import RPC_MEMORY, MemoryBudget, surplus, weight
 from capsign_agent.front.read_slots import ReadSlots
 from capsign_agent.handles.finder import HandleFinder
 from capsign_agent.handles.socket_handles import SocketHandles
+from capsign_agent.sign.group_work import Asked, GroupWork
 from capsign_agent.sign.lookup_limit import LookupLimit
 from capsign_agent.sign.lookups import Lookups
 from capsign_agent.sign.signing_path import SigningPath
@@ -81,22 +82,18 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
 
     async def Sign(self, request: agent_pb2.SignRequest, context: Any) -> agent_pb2.SignResponse:
         async def act(timeout_s: float) -> agent_pb2.SignResponse:
-            group = agent_pb2.SignGroup(
-                handle_id=request.handle_id,
-                purpose=request.purpose,
-                algorithm=request.algorithm,
-                context=request.context if request.HasField("context") else None,
-                items=[request.item],
-                open_algorithm=request.open_algorithm,
-            )
+            answer = agent_pb2.SignResponse()
+            signed = answer.signed
             with self.tracer.span("capsign.agent.sign", _traceparent(context), method=SIGN) as span:
-                [signed] = await self._path.sign(self._socket, [group], timeout_s, span.traceparent)
+                work = GroupWork(request, (request.item,))
+                await self._path.run(self._socket, (work,), timeout_s, span.traceparent)
+                work.reply_into(signed)
                 if span.recording:
-                    _note(span, [group], [signed])
+                    _note(span, [request], [signed])
             item = signed.items[0]
             if not item.signatures:
                 raise FailureError.from_item(item.failure)
-            return agent_pb2.SignResponse(signed=signed)
+            return answer
 
         return await self._unary(request, context, act)
 
@@ -255,7 +252,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
             await abort(context, error)
         self._lookup_limit.calls(self._socket.name)
         try:
-            self._hold(weight(request))
+            RPC_MEMORY.get().take(weight(request))
             bounds.check(request)  # 2
             remaining = context.time_remaining()
             timeout_s = self._timeout_s
@@ -265,7 +262,7 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
                 timeout_s = await self._after_a_look(timeout_s)
             answer = await act(timeout_s)
             if more := surplus(answer):
-                self._hold(more)
+                RPC_MEMORY.get().take(more)
             return answer
         except FailureError as error:
             await abort(context, error)
@@ -283,11 +280,6 @@ class SigningServicer(agent_pb2_grpc.SigningServiceServicer):
         until = loop.time() + timeout_s
         await self._connections.seek(timeout_s)
         return max(0.001, until - loop.time())
-
-    def _hold(self, weighed: int) -> None:
-        """Take memory until this RPC is over. Raises FailureError OVERLOADED."""
-        self._memory.acquire(weighed)
-        at_end_of_call(lambda: self._memory.release(weighed))
 
 
 def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
@@ -313,20 +305,20 @@ def _defect(error: Exception) -> FailureError:
 
 def _traceparent(context: Any) -> str:
     """The caller's W3C trace header, if it is well formed."""
-    given = context.invocation_metadata() or ()
-    found = [value for key, value in given if key == "traceparent" and isinstance(value, str)]
+    found = None
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            found = [value] if found is None else [*found, value]
     return trace_context.of_headers(found) if found else ""
 
 
-def _note(
-    span: Span, asked: Sequence[agent_pb2.SignGroup], signed: Sequence[types_pb2.SignedGroup]
-) -> None:
+def _note(span: Span, asked: Sequence[Asked], signed: Sequence[types_pb2.SignedGroup]) -> None:
     failures = Counter(
         item.failure.reason for group in signed for item in group.items if not item.signatures
     )
     note_items(
         span,
         (group.algorithm for group in asked),
-        sum(len(group.items) for group in asked),
+        sum(len(group.items) for group in signed),
         failures,
     )

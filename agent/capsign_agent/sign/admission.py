@@ -36,7 +36,7 @@ def admit(work: GroupWork, held: HeldHandle, now: float) -> None:
     )  # 4
     work.row = ALGORITHMS.get(group.algorithm)
     work.scope = HandleScope(held, group.algorithm, suffix, suffix_bytes)
-    count = len(group.items)
+    count = len(work.items)
     granted, wait_ms = held.rate.take(count, now)  # 5
     work.positions = range(granted)
     if granted < count:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -19,13 +18,11 @@ from capsign_agent.upstream.batch import BATCH_BYTES
 from capsign_agent.upstream.call import ITEM_OVERHEAD, NO_SECOND, Call, SecondInputs
 from capsign_agent.upstream.coalesce import Coalescer
 
+_Piece = tuple[GroupWork, Sequence[int], Call]
+"""Items of a group, by their positions, that were queued as one `Call`."""
 
-class _Piece(NamedTuple):
-    """Items of a group that were queued as one `Call`."""
-
-    work: GroupWork
-    positions: Sequence[int]
-    call: Call
+_ALONE = ((0, 1),)
+"""The piece of a group that has one item."""
 
 
 class Exchange:
@@ -46,7 +43,9 @@ class Exchange:
             await self._send_anew(rotated, deadline, traceparent)
 
     async def _send(self, works: Iterable[GroupWork], deadline: float, traceparent: str) -> None:
-        pieces = [piece for work in works for piece in self._submitted(work, traceparent)]
+        pieces: list[_Piece] = []
+        for work in works:
+            self._submit(work, traceparent, pieces)
         if not pieces:
             return
         timer = asyncio.get_running_loop().call_at(deadline, self._expire, pieces)
@@ -83,14 +82,16 @@ class Exchange:
             ready.append(work)
         await self._send(ready, deadline, traceparent)
 
-    def _submitted(self, work: GroupWork, traceparent: str) -> Iterator[_Piece]:
-        """Queue the items of a group that have passed, in pieces that fit into a batch."""
+    def _submit(self, work: GroupWork, traceparent: str, pieces: list[_Piece]) -> None:
+        """Queue the items of a group that have passed, in pieces that fit into a batch; adds these
+        to `pieces`.
+        """
         scope = work.scope
         if scope is None or not work.intents:
             return
         loop = asyncio.get_running_loop()
-        sizes = _sizes(work)
-        for start, end in _cuts(sizes, self._coalescer.piece_items):
+        alone = len(work.inputs) == 1
+        for start, end in _ALONE if alone else _cuts(_sizes(work), self._coalescer.piece_items):
             second = NO_SECOND
             if work.seconds or work.digests:
                 seconds, digests = work.seconds[start:end], work.digests[start:end]
@@ -110,7 +111,7 @@ class Exchange:
             except FailureError as error:
                 work.refuse(positions, error)
             else:
-                yield _Piece(work, positions, call)
+                pieces.append((work, positions, call))
 
     def _expire(self, pieces: Sequence[_Piece]) -> None:
         """The deadline has passed: what was sent becomes unknown, what still waits is withdrawn."""

@@ -5,11 +5,12 @@ reply.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
+from capsign_wire.types.v1 import algorithms_pb2, failures_pb2
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 
 from capsign_agent.handles.held_handle import HeldHandle
@@ -17,8 +18,20 @@ from capsign_agent.handles.scope import HandleScope
 from capsign_agent.upstream.call import Answer
 
 
+class Asked(Protocol):
+    """What a group says of all its items: a `SignGroup`, or a `SignRequest`."""
+
+    handle_id: str
+    purpose: str
+    algorithm: algorithms_pb2.Algorithm.ValueType
+    open_algorithm: bool
+
+    @property
+    def context(self) -> types_pb2.ContextSuffix: ...
+
+
 class GroupWork:
-    """`results` has the order of `group.items`. `positions` are the indices of the items that go
+    """`results` has the order of `items`. `positions` are the indices of the items that go
     on; `intents`, `inputs`, `seconds` and `digests` are what is sent for each of those.
     """
 
@@ -28,6 +41,7 @@ class GroupWork:
         "held",
         "inputs",
         "intents",
+        "items",
         "kid",
         "positions",
         "refusal",
@@ -41,9 +55,10 @@ class GroupWork:
         "whole",
     )
 
-    def __init__(self, group: agent_pb2.SignGroup) -> None:
+    def __init__(self, group: Asked, items: Sequence[agent_pb2.SignItem]) -> None:
         self.group = group
-        self.results: list[types_pb2.SignedItem | None] = [None] * len(group.items)
+        self.items = items
+        self.results: list[types_pb2.SignedItem | None] = [None] * len(items)
         self.held: HeldHandle | None = None
         self.row: AlgorithmRow | None = None
         """The algorithm's; None while it is open."""
@@ -102,8 +117,13 @@ class GroupWork:
         if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
             self.whole = answer.group
             return
-        places = [self._place_of(each) for each in answer.signed_by]
-        moved = places != list(range(len(places)))
+        places: Sequence[int] = ()
+        moved = False
+        if len(answer.signed_by) == 1 and not self.signed_by:  # nearly always
+            self.signed_by.append(answer.signed_by[0])
+        else:
+            places = [self._place_of(each) for each in answer.signed_by]
+            moved = places != list(range(len(places)))
         for position, item in zip(positions, answer.items, strict=True):
             self.results[position] = _renumbered(item, places) if moved else item
 
@@ -117,10 +137,22 @@ class GroupWork:
         """The reply to the group. Every item must have its result."""
         if self.whole is not None:
             return self.whole  # 11
-        items = [item for item in self.results if item is not None]
-        assert len(items) == len(self.results)
-        signed_by = self.signed_by if any(item.signatures for item in items) else ()
-        return types_pb2.SignedGroup(signed_by=signed_by, items=items)  # 11
+        reply = types_pb2.SignedGroup()
+        self.reply_into(reply)
+        return reply
+
+    def reply_into(self, reply: types_pb2.SignedGroup) -> None:
+        """Make this message the reply to the group. Every item must have its result."""
+        if self.whole is not None:
+            reply.CopyFrom(self.whole)  # 11
+            return
+        signed = False
+        for item in self.results:
+            assert item is not None
+            reply.items.append(item)  # 11
+            signed = signed or bool(item.signatures)
+        if signed:
+            reply.signed_by.extend(self.signed_by)
 
 
 def _renumbered(item: types_pb2.SignedItem, places: Sequence[int]) -> types_pb2.SignedItem:

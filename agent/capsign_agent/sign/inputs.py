@@ -32,7 +32,7 @@ class Inputs:
         """Make the inputs of the items that go on, and check their intent ids. A malformed item
         fails alone. Raises FailureError if the whole group fails.
         """
-        items = work.group.items
+        items = work.items
         to_input = hashing.hasher(work.row) if work.row is not None else None
         if to_input is None:
             known = await self._signing(work, deadline)
@@ -71,7 +71,7 @@ class Inputs:
         stale = self._keys.cached(work.scope)
         newer_than = stale.fetched if stale is not None else -1.0
         known = await self._fetched(work.scope, deadline, newer_than)
-        items = work.group.items
+        items = work.items
         again = [at for at in work.waiting_for_new_key() if items[at].HasField("message")]
         work.intents = []
         await self._made(work, known, again)
@@ -86,7 +86,7 @@ class Inputs:
         first, second = known.inputs()
         work.kid, work.second_kid = first.kid, second.kid if second is not None else ""
         work.inputs, work.seconds, work.digests = [], [], []
-        items, row, passed = work.group.items, work.row, []
+        items, row, passed = work.items, work.row, []
         slice_ends = SLICE
         for position in positions:
             if position >= slice_ends and self._crowded():

@@ -98,8 +98,7 @@ class OutcomeRecorder:
             for call in batch.calls:
                 self.lost(call, failures_pb2.REASON_INTERNAL)
             return
-        for call, answer in answers:
-            self._check(call, answer)  # 9
+        self._check(answers)  # 9
         by_call = dict(answers)
         for socket, calls in _by_socket(by_call).items():
             self._conclude(socket, [(call, by_call[call]) for call in calls])
@@ -107,9 +106,9 @@ class OutcomeRecorder:
     def _conclude(self, socket: str, answers: Sequence[tuple[Call, Answer]]) -> None:
         """Step 10 for the calls of one socket: journal what came of them, then tell it."""
         piece = records.Piece()
-        promised = 0
+        promised, now = 0, time.monotonic()
         for call, answer in answers:
-            _outcomes(piece, call, answer)
+            _outcomes(piece, call, answer, now)
             if not call.recorded:
                 promised += len(call.intents)
                 call.recorded = True
@@ -123,7 +122,8 @@ class OutcomeRecorder:
                 call.fail(error)
             return
         for call, answer in answers:
-            self._react(call.held, answer)
+            if not answer.all_signed:
+                self._react(call.held, answer)
             if not call.answer.done():
                 call.answer.set_result(answer)
 
@@ -142,19 +142,25 @@ class OutcomeRecorder:
             self.append(piece, len(call.intents), held.socket)  # 10
         call.fail(error)
 
-    def _check(self, call: Call, answer: Answer) -> None:
+    def _check(self, answers: Iterable[tuple[Call, Answer]]) -> None:
         """Step 9: replace every item that breaks the adapter's promises by INTERNAL, which means
         unknown. Notes whether all items are signed.
         """
-        longest = longest_by_key(answer.signed_by)
-        allowed = {call.algorithm} if call.algorithm else call.held.rule.algorithms
-        asked = [each.algorithm in allowed for each in answer.signed_by]
-        bad = unsigned(answer.items, longest, asked)
-        answer.all_signed = not bad
-        for at in bad:
-            instead = self._instead(call, answer.items[at])
-            if instead is not None:
-                answer.replace(at, types_pb2.SignedItem(failure=instead.to_item()))
+        key: object = None
+        longest: Sequence[int] = ()
+        asked: Sequence[bool] = ()
+        for call, answer in answers:
+            if call.key != key:  # calls of one group have the same signers
+                key = call.key
+                longest = longest_by_key(answer.signed_by)
+                allowed = {call.algorithm} if call.algorithm else call.held.rule.algorithms
+                asked = [each.algorithm in allowed for each in answer.signed_by]
+            bad = unsigned(answer.items, longest, asked)
+            answer.all_signed = not bad
+            for at in bad:
+                instead = self._instead(call, answer.items[at])
+                if instead is not None:
+                    answer.replace(at, types_pb2.SignedItem(failure=instead.to_item()))
 
     def _instead(self, call: Call, item: types_pb2.SignedItem) -> FailureError | None:
         """The failure that the caller hears in place of an item's own result; None if the result is
@@ -184,8 +190,6 @@ class OutcomeRecorder:
         return None
 
     def _react(self, held: HeldHandle, answer: Answer) -> None:
-        if answer.all_signed:
-            return
         for item in answer.items:
             if not item.signatures and item.failure.reason in _HANDLE_REASONS:
                 self._handle_refused(held, item.failure.reason)
@@ -220,11 +224,16 @@ def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tup
     return [(call, Answer((), [item] * len(call.intents))) for call in batch.calls]
 
 
-def _outcomes(piece: records.Piece, call: Call, answer: Answer) -> None:
-    """The OUTCOME records of a call."""
+def _outcomes(piece: records.Piece, call: Call, answer: Answer, now: float) -> None:
+    """The OUTCOME records of a call; `now` is monotonic."""
     grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
+    elapsed_ms = int((now - call.queued_at) * 1000) or 1
+    elapsed_ms = min(elapsed_ms, MAX_ELAPSED_MS)
+    if answer.all_signed and len(call.intents) == 1:
+        pair = (call.intents[0], answer.items[0].leaf_index)
+        records.done(piece, (pair,), grant, algorithm, caller, elapsed_ms)
+        return
     pairs = zip(call.intents, answer.items, strict=True)
-    elapsed_ms = min(MAX_ELAPSED_MS, max(1, int((time.monotonic() - call.queued_at) * 1000)))
     if answer.all_signed:
         records.done(
             piece,

@@ -57,8 +57,9 @@ class Refusals:
 
 
 def _add(piece: records.Piece, work: GroupWork, socket: str) -> None:
-    error, group = work.refusal, work.group
+    error = work.refusal
     assert error is not None
     grant = work.held.grant if work.held is not None else ""
-    ids = [group.items[position].intent_id for position in work.refused]
-    records.failed(piece, ids, grant, group.algorithm, socket, error.outcome, error.reason)
+    ids = [work.items[position].intent_id for position in work.refused]
+    algorithm = work.group.algorithm
+    records.failed(piece, ids, grant, algorithm, socket, error.outcome, error.reason)

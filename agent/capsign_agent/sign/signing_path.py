@@ -39,6 +39,8 @@ class SigningPath:
         self._exchange = exchange
         self._metrics = metrics
         self._took = metrics.histogram("capsign.call.duration")
+        self._ended: list[tuple[Sequence[GroupWork], float]] = []
+        """Calls that are not counted yet, and how long each took, seconds."""
 
     async def sign(
         self,
@@ -54,21 +56,35 @@ class SigningPath:
         caller gives up (the task is cancelled), what was not sent is withdrawn; the outcome of what
         was sent is recorded when its answer comes.
         """
+        works = [GroupWork(group, group.items) for group in groups]
+        await self.run(socket, works, timeout_s, traceparent)
+        return [work.reply() for work in works]
+
+    async def run(
+        self,
+        socket: SocketHandles,
+        works: Sequence[GroupWork],
+        timeout_s: float,
+        traceparent: str = "",
+    ) -> None:
+        """As `sign`, and the results are in `works`."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = started + timeout_s
-        works = [GroupWork(group) for group in groups]
+        refused: list[GroupWork] = []
         for work in works:
             try:
                 await self._in_the_pod(socket, work, deadline)
             except FailureError as error:
                 work.fail(error)
-        if refused := [work for work in works if work.refused]:
+                if work.refused:
+                    refused.append(work)
+        if refused:
             await self._refusals.record(socket.name, refused, deadline)
         await self._exchange.run(works, deadline, traceparent)
-        replies = [work.reply() for work in works]
-        loop.call_soon(self._measure, works, loop.time() - started)  # once the reply is on its way
-        return replies
+        if not self._ended:
+            loop.call_soon(self._measure)  # once replies are on their way
+        self._ended.append((works, loop.time() - started))
 
     async def _in_the_pod(self, socket: SocketHandles, work: GroupWork, deadline: float) -> None:
         """Steps 3 to 6, which need no adapter. Raises FailureError if the whole group fails."""
@@ -82,19 +98,25 @@ class SigningPath:
         admit(work, held, self._finder.now())
         await self._inputs.prepare(work, deadline)
 
-    def _measure(self, works: Sequence[GroupWork], took_s: float) -> None:
-        for work in works:
-            self._took.record(took_s, metric_name(work.group.algorithm))
-            results = work.results
-            if work.whole is not None:
-                self._metrics.observe_calls(None, items=len(results))
-                continue
-            failed = [
-                item.failure.reason for item in results if item is not None and not item.signatures
-            ]
-            for reason in failed:  # one that a newer adapter gives counts as it is read: INTERNAL
-                self._metrics.observe_calls(
-                    reason if reason in REASONS else failures_pb2.REASON_INTERNAL
-                )
-            if len(failed) < len(results):
-                self._metrics.observe_calls(None, items=len(results) - len(failed))
+    def _measure(self) -> None:
+        """Count the calls that ended in this turn of the loop."""
+        ended, self._ended = self._ended, []
+        done = 0
+        for works, took_s in ended:
+            for work in works:
+                self._took.record(took_s, metric_name(work.group.algorithm))
+                done += len(work.results) - (0 if work.whole is not None else self._failed(work))
+        if done:
+            self._metrics.observe_calls(None, items=done)
+
+    def _failed(self, work: GroupWork) -> int:
+        """Count the items of a group that failed; returns how many."""
+        failed = 0
+        for item in work.results:
+            if item is not None and not item.signatures:
+                failed += 1
+                reason = item.failure.reason
+                # one that a newer adapter gives counts as it is read: INTERNAL
+                known = reason if reason in REASONS else failures_pb2.REASON_INTERNAL
+                self._metrics.observe_calls(known)
+        return failed

@@ -30,20 +30,21 @@ class QueueBound:
 
     def add(self, call: Call) -> None:
         """Count a call that waits from now on."""
-        self._count(call, 1)
+        count, cost, socket = len(call.intents), call.cost, call.held.socket
+        items, size = self._of.get(socket, (0, 0))
+        self._of[socket] = (items + count, size + cost)
+        self.items += count
+        self.bytes += cost
 
     def remove(self, call: Call) -> None:
         """A call does not wait any more."""
-        self._count(call, -1)
+        count, cost, socket = len(call.intents), call.cost, call.held.socket
+        items, size = self._of.get(socket, (0, 0))
+        self._of[socket] = (items - count, size - cost)
+        self.items -= count
+        self.bytes -= cost
 
     def clear(self) -> None:
         """Nothing waits any more."""
         self.items = self.bytes = 0
         self._of.clear()
-
-    def _count(self, call: Call, sign: int) -> None:
-        items, size = self._of.get(call.held.socket, (0, 0))
-        more_items, more_bytes = sign * len(call.intents), sign * call.cost
-        self._of[call.held.socket] = (items + more_items, size + more_bytes)
-        self.items += more_items
-        self.bytes += more_bytes

@@ -154,6 +154,10 @@ def _compile(descriptor: Any) -> Check:
     """Fields that always have a value: name, and what to hold the value against."""
     sized: list[tuple[str, _Length, int, int, Any, bool]] = []
     """Those of them that have a length, and what it may be."""
+    enums: list[tuple[str, Check, frozenset[int], bool]] = []
+    """Those of them that are enumerations: the known values, and whether 0 is too little."""
+    nested: list[tuple[str, Check, bool]] = []
+    """Messages, and whether they must be there."""
     rules: list[Check] = []
     """What to hold the message against for the sake of each other field."""
     choices: dict[str, dict[str, Check]] = {}
@@ -165,11 +169,14 @@ def _compile(descriptor: Any) -> Check:
             continue
         single = _value_rule(field, bound)
         if single is not None and field.message_type is not None:
-            rules.append(_present_rule(field.name, single, required=bound.required))
+            nested.append((field.name, single, bound.required))
         elif single is not None and field.containing_oneof is not None:
             choices.setdefault(field.containing_oneof.name, {})[field.name] = single
         elif isinstance(single, _Length):
             sized.append((field.name, single, *astuple(single)[:4]))
+        elif single is not None and field.enum_type is not None:
+            known = frozenset(field.enum_type.values_by_number)
+            enums.append((field.name, single, known, bound.required))
         elif single is not None:
             plain.append((field.name, single))
 
@@ -186,30 +193,23 @@ def _compile(descriptor: Any) -> Check:
                     continue
                 if not least <= size <= most or (matches is not None and not matches(value)):
                     length(value)
+            for name, single, known, required in enums:
+                value = getattr(message, name)
+                if value not in known or (required and not value):
+                    single(value)
             for name, single in plain:
                 single(getattr(message, name))
+            for name, single, required in nested:
+                if message.HasField(name):
+                    single(getattr(message, name))
+                elif required:
+                    raise _malformed("The field {path} is missing.")
         except _BoundError as broken:
             raise broken.within(name) from None
         for rule in rules:
             rule(message)
 
     return run
-
-
-def _present_rule(name: str, single: Check, *, required: bool) -> Check:
-    """A field that may be absent."""
-
-    def rule(message: Any) -> None:
-        if not message.HasField(name):
-            if required:
-                raise _malformed("The field {path} is missing.").within(name)
-            return
-        try:
-            single(getattr(message, name))
-        except _BoundError as broken:
-            raise broken.within(name) from None
-
-    return rule
 
 
 def _choice_rule(oneof: str, singles: Mapping[str, Check]) -> Check:
