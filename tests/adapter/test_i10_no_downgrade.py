@@ -56,7 +56,7 @@ def an_older_client(directory: Path) -> None:
     """
     unnamed = agent_pb2.SignGroup(items=[agent_pb2.SignItem(intent_id=bytes(16), message=b"m")])
     try:
-        agent_admission.demand_algorithm(GroupWork(unnamed))
+        agent_admission.demand_algorithm(GroupWork(unnamed, unnamed.items))
     except FailureError:
         return
     an_algorithm_that_was_stripped(directory)
