@@ -115,6 +115,7 @@ def _pass(
         label = labels.pepper(tenant)
         if label not in held:
             _refuse_on_known_tenant(rows, tenant)
+            _refuse_on_spent_tenant(held, tenant)
             provision.make_pepper(token, tenant)
             made.append(label)
     for key in policy.keys:
@@ -150,4 +151,15 @@ def _refuse_on_known_tenant(rows: list[KeyVersionRow], tenant: str) -> None:
     if any(row.tenant == tenant for row in rows):
         raise InventoryError(
             [f"The token has no pepper for the tenant {tenant}, whose keys the store knows."]
+        )
+
+
+def _refuse_on_spent_tenant(held: set[str], tenant: str) -> None:
+    """Its pepper was destroyed, and the store is of before that, or is another one."""
+    if labels.has_versions_of(tenant, held):
+        raise InventoryError(
+            [
+                f"The token has no pepper for the tenant {tenant}, of whose keys it holds versions "
+                "or their numbers: a tenant of that name was erased, or its pepper is lost."
+            ]
         )

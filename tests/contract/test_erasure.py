@@ -5,7 +5,7 @@ store, over real TLS, with two replicas.
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import grpc
 import pytest
@@ -117,7 +117,8 @@ def test_before_a_message_is_found_and_after_nobody_finds_it(fleet):
     for token in (rig.token, second.rig.token, rig.token.beside()):
         with pytest.raises(KeyMissingError):
             token.hmac(PEPPER, b"capsign1 commitment")
-        assert not [label for label in token.labels() if label.startswith("capsign/demo/")]
+        left = [label for label in token.labels() if label.startswith("capsign/demo/")]
+        assert left == ["capsign/demo/orders/1/spent", "capsign/demo/release/1/spent"]
     told = acts(first)
     assert told[-1] == (Act.PEPPER_GONE, "demo") or (Act.PEPPER_GONE, "demo") in told
     assert (Act.TENANT_ERASED, "demo") in told
@@ -184,6 +185,27 @@ def test_a_copy_of_the_database_does_not_bring_it_back(fleet, copied):
         provision_all(restored.policy, restored.token, restored.store, now_ms())
     assert first.rig.token.labels() == before
     restored.close()
+
+
+def test_nor_does_a_database_of_before_the_tenant(tmp_path, place, copied):
+    """It knows of no tenant of that name; the token knows that there was one."""
+    empty = copied()
+    replica = RunningReplica(
+        tmp_path, AdapterRig(tmp_path / "first", SOON, place.url, place.password_file)
+    )
+    try:
+        deactivate(replica)
+        erase(replica)
+        rig = replica.rig
+        left = [f"capsign/demo/{key}/1/spent" for key in ("orders", "release")]
+        assert eventually(lambda: rig.token.labels()[: len(left)] == left)
+        before = rig.token.labels()
+        by_name = pytest.raises(InventoryError, match="a tenant of that name was erased")
+        with closing(empty.open()) as store, by_name:
+            provision_all(rig.policy, rig.token, store, now_ms())
+        assert rig.token.labels() == before
+    finally:
+        replica.stop()
 
 
 def test_a_pepper_that_comes_back_with_a_copy_of_the_token_is_destroyed_again(fleet):

@@ -18,11 +18,13 @@ from capsign_wire.adapter.v1 import signing_pb2 as pb
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as algorithms
 from capsign_wire.types.v1 import signing_pb2
-from support.adapter_rig import OPERATOR, POLICY, AdapterRig, peer
-from support.key_calls import People
+from support.adapter_rig import APPROVER, OPERATOR, POLICY, AdapterRig, peer
+from support.key_calls import People, eventually
 from support.replica import RunningReplica
 
 ALGORITHMS = (algorithms.ALGORITHM_ED25519, algorithms.ALGORITHM_ES256, algorithms.ALGORITHM_HS256)
+
+SOON = POLICY.replace("tls:", "approvals: {destroy_wait: 1s}\ntls:")
 
 
 class Used(NamedTuple):
@@ -44,8 +46,10 @@ def on(rig: AdapterRig, url: str) -> AdapterRig:
     return rig.beside()
 
 
-def rotated(rig: AdapterRig, directory: Path) -> Used:
-    """Make, publish and activate one more version, and sign with it; what that has used."""
+def rotated(rig: AdapterRig, directory: Path, *, destroyed: bool = False) -> Used:
+    """Make, publish and activate one more version, sign with it, and perhaps destroy it; what that
+    has used.
+    """
     directory.mkdir()
     replica = RunningReplica(directory, rig)
     try:
@@ -62,10 +66,21 @@ def rotated(rig: AdapterRig, directory: Path) -> Used:
             for one in map(decode, rig.entries())
             if isinstance(one, Signed) and one.group.key_version == made
         }
+        if destroyed:
+            destroy(replica, made)
     finally:
         replica.stop()
     assert len(contexts) == len(kids) == len(ALGORITHMS)
     return Used({made}, {row.activation_epoch}, kids, contexts)
+
+
+def destroy(replica: RunningReplica, version: int) -> None:
+    """As two people do, until the token holds none of it."""
+    with replica.as_(OPERATOR) as one, replica.as_(APPROVER) as two:
+        operator = People(one)
+        operator.move("deactivate", version)
+        People(two).approve(operator.propose_destruction(version))
+        assert eventually(lambda: operator.version(version).HasField("gone_at"))
 
 
 def signed(rig: AdapterRig, algorithm, version: int) -> str:
@@ -86,6 +101,16 @@ def test_what_was_made_and_used_since_the_copy_is_not_given_again(place, copied,
     first = AdapterRig(tmp_path / "rig", POLICY, place.url, place.password_file)
     yesterday = copied()
     used = rotated(first, tmp_path / "today")
+    again = rotated(on(first, yesterday.url), tmp_path / "restored")
+    assert again.versions == {3}
+    assert used.twice(again) == []
+
+
+def test_nor_what_was_destroyed_since_the_copy(place, copied, tmp_path):
+    """The token has no key of that number any more, and its number all the same."""
+    first = AdapterRig(tmp_path / "rig", SOON, place.url, place.password_file)
+    yesterday = copied()
+    used = rotated(first, tmp_path / "today", destroyed=True)
     again = rotated(on(first, yesterday.url), tmp_path / "restored")
     assert again.versions == {3}
     assert used.twice(again) == []

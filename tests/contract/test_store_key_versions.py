@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
+from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow, moved
 from capsign_adapter.model.lifecycle import KEY_VERSION, KeyEvent
 from capsign_adapter.store import schema
 from capsign_wire.failures import FailureError
@@ -95,6 +95,24 @@ def test_of_replicas_that_claim_at_once_one_does(store, second):
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["1", "ILLEGAL_TRANSITION"]
+
+
+@pytest.mark.parametrize("faster", [1, 2])
+def test_a_key_has_one_first_version_whoever_records_it_first(store, second, faster):
+    """The first claim was over before its holder was: both had made one, each with its own number,
+    and so with its own activation epoch.
+    """
+    claims = {1: store.claim_key(claim(), 0, NOW)}
+    late = claim(holder=b"you", until_ms=NOW + 300)
+    claims[2] = second.claim_key(late, 0, NOW + 100)
+
+    def record(version: int) -> None:
+        first = moved(made(version), KeyEvent.ACTIVATE, NOW, version)
+        store.add_key_version(first, leaf, NOW, claims[version].holder)
+
+    record(faster)
+    assert "another process made it" in refused(record, 3 - faster)
+    assert [row.version for row in store.key_versions()] == [faster]
 
 
 def test_a_number_that_was_claimed_is_not_given_again_while_its_object_may_be_there(store):

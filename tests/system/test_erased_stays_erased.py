@@ -5,8 +5,11 @@ back of the database, `provision` and a serving adapter refuse by name, and noth
 from __future__ import annotations
 
 import importlib.resources
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +27,15 @@ from support.key_calls import People, eventually
 pytestmark = pytest.mark.system
 
 PEPPER = "capsign/demo/pepper"
+SERVICE = {"capsign/log", "capsign/log-root", "capsign/mint"}
+
+LABELS = """
+import sys, pkcs11
+module, pin_file = sys.argv[1:]
+token = pkcs11.lib(module).get_token(token_label="capsign")
+with token.open(user_pin=open(pin_file).read().strip()) as session:
+    print(*{one.label for one in session.get_objects()})
+"""
 
 
 def policy() -> str:
@@ -109,6 +121,21 @@ def objects(place: Place) -> dict[str, bytes]:
     }
 
 
+def labels(place: Place) -> set[str]:
+    """Those of everything in the token. Asked in a process of its own: a login belongs to one."""
+    settings = place.token_settings()
+    arguments = [str(settings.module), str(settings.pin_file)]
+    done = subprocess.run(
+        [sys.executable, "-c", LABELS, *arguments],
+        env=os.environ | {"SOFTHSM2_CONF": str(settings.config)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("moment", "checkpoint"),
     [
@@ -138,4 +165,4 @@ def test_the_deployment_as_it_is_starts(place):
     """What is refused above is refused for what was put back."""
     assert place.start("adapter", "--check-config").returncode == 0
     assert place.start("adapter", "provision").returncode == 0
-    assert not any(b"capsign/demo/" in content for content in objects(place).values())
+    assert labels(place) == {"capsign/demo/orders/1/spent", *SERVICE}, "no pepper, and no key"

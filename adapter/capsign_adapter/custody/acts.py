@@ -146,10 +146,13 @@ class KeyActs:
     def _pepper_for(self, tenant: str) -> None:
         """A tenant that policy has got since the adapters started has no pepper yet."""
         label = labels.pepper(tenant)
-        if label in self._token.labels():
+        held = self._token.labels()
+        if label in held:
             return
-        if any(row.tenant == tenant for row in self._store.key_versions()):
-            detail = f"The token has no pepper for the tenant {tenant}, whose keys the store knows."
+        known = any(row.tenant == tenant for row in self._store.key_versions())
+        if known or labels.has_versions_of(tenant, held):
+            where = "the store knows" if known else "the token holds, or held"
+            detail = f"The token has no pepper for the tenant {tenant}, whose keys {where}."
             raise FailureError(failures_pb2.REASON_TOKEN_UNAVAILABLE, detail)
         provision.make_pepper(self._token, tenant)
         logs.event("pepper.created", tenant=tenant)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from capsign_evidence.leaf_kinds import Act
@@ -22,7 +22,7 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.custody.attempts import each
 from capsign_adapter.custody.making import Author, KeyStore, clock_of
 from capsign_adapter.keys import labels
-from capsign_adapter.keys.destruction import destroy, objects_of, still_answers
+from capsign_adapter.keys.destruction import destroy, keep_number, objects_of, still_answers
 from capsign_adapter.model.key_versions import KeyClaim, KeyVersionRow
 from capsign_adapter.model.lifecycle import KEY_VERSION
 from capsign_adapter.token.interface import Token
@@ -96,16 +96,18 @@ class Clearing:
 
         def show() -> None:
             left = self._token.labels()
+            destroyed.sort(key=lambda row: -row.version)  # one number for each key is enough
             each(destroyed, lambda row: self._shown_gone(row, left, now_ms))
 
         each((end_all, show), _do)
 
-    def _shown_gone(self, row: KeyVersionRow, held: Collection[str], now_ms: int) -> None:
+    def _shown_gone(self, row: KeyVersionRow, held: list[str], now_ms: int) -> None:
         listed = [label for label in objects_of(row.label) if label in held]
         if listed or (answering := still_answers(self._token, row)):
             for label in listed or answering:
                 self._found(label)
             return
+        keep_number(self._token, row, held)
         if not row.gone_ms:
             self._prove(row, now_ms)
         self._seen_gone.add(row.label)

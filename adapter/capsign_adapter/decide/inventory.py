@@ -168,6 +168,10 @@ def is_exposed(algorithms: Iterable[int], horizon_ms: int, now_ms: int) -> bool:
     return bool(horizon_ms) and now_ms + horizon_ms > QUANTUM_MS and not safe
 
 
+_PARTS = {"attest": "attestations", "spent": "number"}
+"""What the objects below a version's own are for, by the end of their labels."""
+
+
 def purposes(keys: Iterable[KeyEntry]) -> dict[str, str]:
     """What the objects of key versions are for, in words, by label."""
     found = {}
@@ -176,7 +180,7 @@ def purposes(keys: Iterable[KeyEntry]) -> dict[str, str]:
             row = version.row
             found[row.label] = f"key {row.name}"
             found |= {
-                label: f"attestations of {row.name}"
+                label: f"{_PARTS.get(label.rpartition('/')[2], 'part')} of {row.name}"
                 for label in version.objects
                 if label != row.label
             }

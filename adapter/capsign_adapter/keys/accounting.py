@@ -22,8 +22,9 @@ def accounted(
     erasures: Iterable[Erasure] = (),
 ) -> Accounted:
     """What must be there, and what may be: the key of a retired authority, since nobody trusts it;
-    what is being made under a claim; what is destroyed in the store and about to be in the token.
-    Versions, and peppers of erased tenants, that were shown to be gone may not.
+    what is being made under a claim; what is destroyed in the store and about to be in the token;
+    what keeps the number of a destroyed version. Versions, and peppers of erased tenants, that were
+    shown to be gone may not.
     """
     ended = {one.tenant: one for one in erasures}
     required = {labels.LOG, labels.LOG_ROOT, labels.MINT}
@@ -34,12 +35,18 @@ def accounted(
         known.add(authority.label)
         if authority.state != AuthorityState.RETIRED:
             required.add(authority.label)
+    highest: dict[tuple[str, str], int] = {}
     for row in rows:
+        name = row.tenant, row.key
+        highest[name] = max(row.version, highest.get(name, 0))
         objects = _objects(row.label) if row.derived else (row.label,)
         if row.state != signing_pb2.KEY_STATE_DESTROYED:
             required.update(objects)
         if not row.gone_ms:
             known.update(_objects(row.label))
+    for (tenant, key), newest in highest.items():
+        for number in range(1, newest + 1):
+            known.add(labels.spent(labels.key_version(tenant, key, number)))
     for one in claims:
         known.update(_objects(labels.key_version(one.tenant, one.key, one.version)))
     return Accounted(frozenset(required), frozenset(known), rows)

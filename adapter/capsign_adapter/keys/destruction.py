@@ -11,7 +11,7 @@ from capsign_adapter.algorithms.table import TABLE
 from capsign_adapter.keys import labels
 from capsign_adapter.keys.check_values import CHECK_DOMAIN
 from capsign_adapter.model.key_versions import KeyVersionRow
-from capsign_adapter.token.interface import KeyMissingError, Token
+from capsign_adapter.token.interface import KeyExistsError, KeyMissingError, Token
 
 
 def objects_of(label: str) -> tuple[str, ...]:
@@ -32,6 +32,19 @@ def destroy(token: Token, label: str, held: Sequence[str]) -> list[str]:
         with contextlib.suppress(KeyMissingError):
             token.destroy(one)
     return there
+
+
+def keep_number(token: Token, row: KeyVersionRow, held: list[str]) -> None:
+    """Leave the number of a version that is gone in the token, unless a later one is among the
+    labels `held`, which gets it: a store that goes back to a copy of before it then gives the
+    number, and with it the activation epoch and the kid of HS256, to no other. Raises TokenError,
+    and it can be called again.
+    """
+    if labels.highest_version(row.tenant, row.key, held) < row.version:
+        label = labels.spent(row.label)
+        with contextlib.suppress(KeyExistsError):  # another replica was first
+            token.generate_secret(label)
+        held.append(label)
 
 
 def still_answers(token: Token, row: KeyVersionRow) -> list[str]:

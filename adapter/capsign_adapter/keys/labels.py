@@ -36,6 +36,13 @@ def attestation(version_label: str) -> str:
     return f"{version_label}/attest"
 
 
+def spent(version_label: str) -> str:
+    """Label of the secret that keeps the number of a destroyed version from being given again. It
+    is used for nothing.
+    """
+    return f"{version_label}/spent"
+
+
 def pepper(tenant: str) -> str:
     """Label of the secret from which this tenant's commitment key comes."""
     return f"{ROOT}/{_part(tenant)}/pepper"
@@ -64,10 +71,16 @@ def highest_version(tenant: str, key: str, labels: Iterable[str]) -> int:
     """Returns the highest version of a key with an object in the token, 0 if there is none.
 
     A new version is above this and above what the store knows: an interrupted creation may have
-    left an object without a row, and a number is never used twice.
+    left an object without a row, a store may have gone back, and a number is never used twice.
     """
     prefix = f"{ROOT}/{_part(tenant)}/{_part(key)}/"
     numbers = (
         label.removeprefix(prefix).split("/")[0] for label in labels if label.startswith(prefix)
     )
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def has_versions_of(tenant: str, labels: Iterable[str]) -> bool:
+    """Whether the token holds, or held, a version of any key of this tenant."""
+    parts = (label.split("/") for label in labels)
+    return any(len(one) >= 4 and one[:2] == [ROOT, tenant] for one in parts)

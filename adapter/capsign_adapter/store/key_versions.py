@@ -70,10 +70,13 @@ def add(
 ) -> tuple[int, int]:
     """Record a version that the token holds already, and end its claim; (epoch, leaf index).
 
-    An activation epoch is given once: of two processes that provision a key's first version at
-    once, one is refused.
+    A key has one first version: of two processes that make it under claims at once, one is refused,
+    whichever numbers they have. And an activation epoch is given once.
     """
     key_claims.settle(tx, row, holder)
+    if holder and row.activated_ms and _highest(tx, row):
+        detail = f"{row.key} has a version already; another process made it."
+        raise FailureError(failures_pb2.REASON_ILLEGAL_TRANSITION, detail)
     if row.activation_epoch and _given(tx, row, row.activation_epoch):
         detail = (
             f"{row.key} has a version of activation epoch {row.activation_epoch} already; "

@@ -69,7 +69,12 @@ class Ground:
             self.store.move_key_version(current, event, lambda _: b"moved", self.now)
 
     def labels(self) -> list[str]:
-        return self.token.labels()
+        """Of what a version is made of: what keeps the number of a destroyed one is not."""
+        return [label for label in self.token.labels() if label not in self.numbers()]
+
+    def numbers(self) -> list[str]:
+        """What keeps the numbers of destroyed versions."""
+        return [label for label in self.token.labels() if label.endswith("/spent")]
 
     def acts(self) -> list[Act]:
         """Of the last entries, as far as they are entries."""
@@ -187,6 +192,39 @@ def test_what_is_destroyed_in_the_store_ends_in_the_token_at_the_next_look(groun
     ground.look()
     assert ground.acts() == [Act.KEY_CREATED, Act.KEY_GONE]
     assert ground.answering == []
+    assert ground.numbers() == [labels.spent(row.label)]
+    assert provision.unknown_objects(ground.token, [tombstone], []) == []
+
+
+def test_the_number_of_what_was_destroyed_last_stays_in_the_token(ground):
+    """Of an older one it need not: the later version has a higher one."""
+    rows = [ground.make(), ground.make(newest=1)]
+    ground.destroy(rows[0])
+    ground.look()
+    assert ground.numbers() == []
+    for event in (KeyEvent.ACTIVATE, KeyEvent.DEACTIVATE, KeyEvent.DESTROY):
+        current = ground.store.key_versions()[1]
+        ground.store.move_key_version(current, event, lambda _: b"moved", ground.now)
+    ground.look()
+    assert ground.numbers() == [labels.spent(rows[1].label)]
+    assert labels.highest_version("shop", "orders", ground.token.labels()) == 2
+    # a store of before knows neither version nor number
+    assert provision.unknown_objects(ground.token, rows[:1], []) == ground.numbers()
+    assert provision.unknown_objects(ground.token, [replace(rows[1], version=3)], []) == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_nobody_is_told_that_a_version_is_gone_before_its_number_is_kept(ground, after):
+    row = ground.make()
+    ground.destroy(row)
+    ground.token.part.fail("generate_secret", after=after)
+    try:
+        ground.look()
+    except TokenUnavailableError:
+        assert ground.store.key_versions()[0].gone_ms == 0
+        ground.look()
+    assert ground.numbers() == [labels.spent(row.label)]
+    assert ground.store.key_versions()[0].gone_ms == NOW
 
 
 @pytest.mark.parametrize("died_at", ["destroy", "hmac", "prove_key_gone"])
