@@ -4,6 +4,8 @@ and rolls it.
 
 from __future__ import annotations
 
+from capsign_adapter import tls_floor as tls_floor  # isort: skip # before anything loads gRPC
+
 import argparse
 import os
 import sys

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -81,6 +84,39 @@ def test_what_a_listener_negotiates_is_seen(server, oldest, newest, asked):
     assert seen.facts["wanted"] == "demanded"
     assert seen.life_ms > 0
     assert seen.facts["cipher"].startswith("TLS_") == (newest == "1.3")
+
+
+FLOOR = """
+import sys
+import {first}
+import grpc
+from concurrent import futures
+from capsign_adapter.drift.tls_look import Listener, look
+pair = [(open(sys.argv[2], "rb").read(), open(sys.argv[1], "rb").read())]
+server = grpc.server(futures.ThreadPoolExecutor(1))
+port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+server.start()
+seen = look(Listener("listener/enrolment", "127.0.0.1", port, "none"))
+print(seen.facts["oldest"], seen.facts["newest"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "oldest"), [("capsign_adapter", "1.2"), ("capsign_adapter.__main__", "1.3")]
+)
+def test_the_adapters_process_speaks_nothing_below_tls_1_3(tmp_path, first, oldest):
+    """gRPC took TLS 1.2 where it demands no certificate, at the address for enrolment: the adapter
+    found that of itself, and in every cluster an alert about it stood for ever.
+    """
+    files = AUTHORITY.issue(dns=("localhost",)).write(tmp_path, "server")
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOR.format(first=first), *files],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={k: v for k, v in os.environ.items() if k != "GRPC_SSL_CIPHER_SUITES"},
+    )
+    assert done.stdout.split() == [oldest, "1.3"], done.stderr
 
 
 def test_of_a_listener_that_is_not_there_nothing_is_known():

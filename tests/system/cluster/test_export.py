@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+from capsign_evidence.drift_leaf import DriftKind
 from system.cluster.auditor import CAPSIGN
 from system.cluster.fleet import SYSTEM
 from system.cluster.kit.cluster import until
@@ -42,3 +43,13 @@ def test_every_event_of_the_log_has_reached_the_receiver(fleet, tmp_path):
         "import os; print(os.path.getsize('/var/lib/capsign-export/set-aside.jsonl'))",
     )
     assert int(size) == 0, "nothing was too large"
+
+
+def test_what_the_adapter_negotiates_is_what_the_policy_demands(fleet):
+    """Address for enrolment included, which only a cluster has: it spoke TLS 1.2, and the adapter's
+    difference from its policy never ended.
+    """
+    with fleet.store() as store:
+        drift = store.drift()
+    assert drift.reports, "a replica has looked"
+    assert not [row for row in drift.rows if row.difference.kind is DriftKind.TLS]
