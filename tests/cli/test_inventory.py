@@ -103,7 +103,7 @@ def test_the_inventory_in_the_terminal_and_as_json(run, replica):
     assert code == 0
     assert "demo/orders" in out
     assert "2 keys" in out
-    assert "0 unknown" in out
+    assert "0 unknown labels" in out
     code, out, _ = run("inventory", "-o", "json")
     told = json.loads(out)
     assert {one["label"] for one in told["objects"]} == set(replica.rig.token.labels())
@@ -185,6 +185,15 @@ def test_what_needs_attention_stands_out(page):
     text, _ = page
     for words in ("unknown-object", "117 %", "quantum-exposed", "not in the policy", "suspended"):
         assert words in text
+
+
+def test_a_version_that_is_revoked_does_not_pass_for_one_that_signs():
+    values = made_up()
+    for one in values["versions"]:
+        one["revoked"] = "at epoch 7"
+    text = render(values)
+    assert text.count(">revoked<") == len(values["versions"])
+    assert "nothing signs" in text
 
 
 def test_an_empty_deployment_has_a_page_too():

@@ -7,6 +7,7 @@ import json
 import pytest
 from capsign_cli import __main__ as cli
 from capsign_cli import failures, output
+from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc
 from support.adapter_rig import APPROVER, AUDITOR, OPERATOR, POLICY, RESPONDER, AdapterRig
 from support.key_calls import People, eventually
 from support.replica import RunningReplica
@@ -114,6 +115,52 @@ def test_the_version_may_be_left_out_where_only_one_can_be_meant(run):
     assert (code, told["version"], told["state"]) == (0, "demo/orders/1", "deactivated")
     code, told, _ = run("compromise", "demo/orders/1", "--yes")
     assert (code, told["state"]) == (0, "compromised")
+
+
+def told_before(err: str) -> str:
+    """What somebody who did not say --yes is told."""
+    error = json.loads(err.splitlines()[-1])["error"]
+    assert error["reason"] == "NOT_CONFIRMED"
+    return error["message"]
+
+
+def test_what_will_happen_is_said_of_the_version_as_it_is(run):
+    """What came out: that workloads stop signing with a version that signs nothing, and that an
+    older one takes over where there is none.
+    """
+    said = told_before(run("suspend", "demo/orders/1")[2])
+    assert "stop signing with demo/orders/1" in said
+    assert said.endswith("No other version signs.")
+    run("rotate", "demo/orders", "--yes", "--keep-old")
+    said = told_before(run("deactivate", "demo/orders/2")[2])
+    assert said.endswith("Version 1 signs in its place.")
+    run("suspend", "demo/orders/2", "--yes")
+    said = told_before(run("deactivate", "demo/orders/2")[2])
+    assert said == (
+        "demo/orders/2 is suspended and never signs again; what it signed verifies again."
+    )
+    run("deactivate", "demo/orders/2", "--yes")
+    for event in ("suspend", "resume"):
+        said = told_before(run(event, "demo/orders/2")[2])
+        assert said == "demo/orders/2 is deactivated: the adapter will refuse this."
+    said = told_before(run("publish", "demo/orders")[2])
+    assert said.startswith("The public keys of a new version of demo/orders are shown")
+
+
+def test_what_is_revoked_is_shown_so(replica, run):
+    shown = run("show", "demo/orders")[1]["versions"]
+    assert [one["revoked"] for one in shown] == [""]
+    assert "revoked" not in run("list", table=True)[1]
+    request = admin_pb2.RevokeRequest(
+        kind=admin_pb2.REVOCATION_KIND_KEY_VERSION, target="demo/orders/1"
+    )
+    with replica.as_(RESPONDER) as channel:
+        epoch = admin_pb2_grpc.AdminServiceStub(channel).Revoke(request).revocation_epoch
+    shown = run("show", "demo/orders")[1]["versions"]
+    assert [one["revoked"] for one in shown] == [f"at epoch {epoch}"]
+    listed = run("list")[1]["keys"]
+    assert [one["key"] for one in listed if one["revoked"]] == ["orders"]
+    assert f"at epoch {epoch}" in run("list", table=True)[1]
 
 
 @pytest.mark.parametrize(

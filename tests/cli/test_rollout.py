@@ -66,10 +66,15 @@ def test_a_rollout_from_start_to_undo(run):
     while "ROLLOUT_CONFLICT" in err:
         code, out, err = run("promote", "demo/orders", "--full", "--yes")
     assert code == 0, err
-    code, out, _ = run("status", "demo/orders", "--timeout", "60")
+    code, out, _ = run("status", "demo/orders", "--timeout", "1m")
     assert (code, "done: all sign with what is new" in out) == (0, True)
     code, out, _ = run("get", "demo/orders", "-w")
     assert (code, out) == (0, "demo/orders · #1 · done\n")
+    assert json.loads(run("get", "demo/orders", "-o", "json")[1])["pace"] == "ended"
+    code, _, err = run("promote", "demo/orders", "--full")
+    assert (code, "ROLLOUT_CONFLICT" in err, "Go on?" in err) == (1, True, False)
+    code, _, err = run("undo", "demo/orders", "--to", "1")
+    assert (code, "is the only one that is done" in err) == (1, True)
     code, out, _ = run("undo", "demo/orders", "-o", "json")
     assert (code, json.loads(out)["to"]) == (0, "version 3")
     code, out, _ = run("abort", "demo/orders")
@@ -101,7 +106,13 @@ def test_one_that_was_overtaken_says_so_and_by_which(run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("start", "orders"), ("start", "demo/orders", "--algorithm", "RSA"), ("get", "/")],
+    [
+        ("start", "orders"),
+        ("start", "demo/orders", "--algorithm", "RSA"),
+        ("get", "/"),
+        ("status", "demo/orders", "--timeout", "1 day"),
+        ("report", "demo/orders", "--version", "1", "--algorithm", "ES256", "--failed", "-1"),
+    ],
 )
 def test_wrong_use(run, arguments):
     assert run(*arguments)[0] == 2

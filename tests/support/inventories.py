@@ -12,6 +12,7 @@ def version(key: str, number: int, **fields: Any) -> dict[str, Any]:
         "key": key,
         "version": number,
         "state": "active",
+        "revoked": "",
         "custody": "adapter-memory",
         "algorithms": ["Ed25519", "ES256", "ML-DSA-65"],
         "created_at": "2026-01-10T08:00:00Z",

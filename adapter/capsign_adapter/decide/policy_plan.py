@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from capsign_adapter.decide.policy import Grant, KeyKind, Policy
 
@@ -64,7 +64,7 @@ def _effect(old: Policy, new: Policy, before: Grant, after: Grant) -> str:
         return "their handles sign with the key's new kind from its next version on"
     if after.ttl_ms < before.ttl_ms:
         return "their handles end sooner; older ones are refused"
-    if before != after:
+    if replace(before, workloads=after.workloads) != after:
         return "their handles hold for what old and new terms allow, and get the rest when renewed"
     return ""
 

@@ -107,6 +107,19 @@ class RevocationIndex:
             return None
         return self._found.get((pb.REVOCATION_KIND_KEY_VERSION, f"{tenant}/{key}/{version}"))
 
+    def of_key_version(self, tenant: str, key: str, version: int) -> Revocation | None:
+        """Returns the widest revocation under which no grant lets sign with this version, or
+        None.
+        """
+        find = self._found.get
+        return (
+            self._erased.get(tenant)
+            or find((pb.REVOCATION_KIND_EVERYTHING, EVERYTHING))
+            or find((pb.REVOCATION_KIND_TENANT, tenant))
+            or find((pb.REVOCATION_KIND_KEY, f"{tenant}/{key}"))
+            or self.of_version(tenant, key, version)
+        )
+
     def of_erased(self, tenant: str) -> Revocation | None:
         """Returns the end of all use of an erased tenant, or None: it is never lifted."""
         return self._erased.get(tenant)

@@ -89,7 +89,14 @@ def goal_of(history: Sequence[RolloutRow], to: int, name: str) -> tuple[SignsWit
         return done[0].before, done[0]
     found = next((row for row in done if row.number == to), None)
     if found is None or found is done[0]:
-        numbers = ", ".join(str(row.number) for row in done[1:]) or "none"
+        numbers = ", ".join(str(row.number) for row in done[1:])
         detail = f"{name} can go back to what these rollouts led to: {numbers}."
+        if not numbers:
+            detail = (
+                f"Rollout {done[0].number} of {name} is the only one that is done: to go back "
+                "behind it, name none."
+            )
+        elif found is not None:
+            detail = f"What rollout {to} led to is what {name} signs with. {detail}"
         raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="to")
     return found.after, done[0]

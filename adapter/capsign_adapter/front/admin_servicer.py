@@ -62,7 +62,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def ListKeys(self, peer: Peer, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         """Returns the keys with their versions, newest first."""
         snapshot = self._demand(peer, LOOKING)
-        figures = figures_of(self._store.key_uses(), snapshot.policy)
+        figures = figures_of(self._store.key_uses(), snapshot.policy, snapshot.revoked)
         return pb.ListKeysResponse(
             keys=[
                 pb.Key(

@@ -67,7 +67,8 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
             view.accounted.known if view is not None else frozenset(),
         )
         found = inventory(snapshot.policy, known, now)
-        things = list(things_of(found, self._keyring, figures_of(uses, snapshot.policy)))
+        figures = figures_of(uses, snapshot.policy, snapshot.revoked)
+        things = list(things_of(found, self._keyring, figures))
         answer = page(things, request.offset)
         answer.epoch = snapshot.epoch
         answer.at.FromMilliseconds(now)

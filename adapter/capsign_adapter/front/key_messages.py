@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from capsign_adapter.decide.drift import lifetime_of
 from capsign_adapter.decide.policy import Policy
+from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.keys.keyring import Keyring
 from capsign_adapter.model.drift import KeyUse
 from capsign_adapter.model.key_versions import KeyVersionRow
@@ -18,10 +19,13 @@ from capsign_adapter.model.key_versions import KeyVersionRow
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """When versions signed last, by tenant, key and version, and for how long they may."""
+    """When versions signed last, by tenant, key and version, for how long they may, and what is
+    revoked.
+    """
 
     uses: Mapping[tuple[str, str, int], KeyUse]
     policy: Policy
+    revoked: RevocationIndex
 
     def last_used_ms(self, row: KeyVersionRow) -> int:
         """Milliseconds since 1970; 0: never seen to sign."""
@@ -33,10 +37,16 @@ class Figures:
         life = lifetime_of(self.policy.key(row.tenant, row.key))
         return row.activated_ms + life.cryptoperiod_ms if row.activated_ms else 0
 
+    def revoked_epoch(self, row: KeyVersionRow) -> int:
+        """The epoch of the revocation under which it does not sign; 0: none."""
+        found = self.revoked.of_key_version(row.tenant, row.key, row.version)
+        return found.epoch if found is not None else 0
 
-def figures_of(uses: Iterable[KeyUse], policy: Policy) -> Figures:
-    """The figures of what the store has."""
-    return Figures({(use.tenant, use.key, use.version): use for use in uses}, policy)
+
+def figures_of(uses: Iterable[KeyUse], policy: Policy, revoked: RevocationIndex) -> Figures:
+    """The figures of what the store has, by the policy and the revocations in force."""
+    by_version = {(use.tenant, use.key, use.version): use for use in uses}
+    return Figures(by_version, policy, revoked)
 
 
 def version_of(
@@ -58,6 +68,7 @@ def version_of(
         gone_at=time_of(row.gone_ms),
         last_used_at=time_of(figures.last_used_ms(row)) if figures is not None else None,
         cryptoperiod_ends_at=time_of(figures.ends_ms(row)) if figures is not None else None,
+        revoked_epoch=figures.revoked_epoch(row) if figures is not None else 0,
     )
 
 

@@ -78,7 +78,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         if known is None and not rows:
             detail = f"Neither the policy in force nor the store has a key {tenant}/{name}."
             raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="key")
-        figures = figures_of(self._uses(), policy)
+        figures = figures_of(self._uses(), policy, standing.revoked)
         grants = [each for each in policy.grants if (each.tenant, each.key) == (tenant, name)]
         return pb.GetKeyResponse(
             key=admin_pb2.Key(

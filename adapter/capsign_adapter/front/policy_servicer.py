@@ -80,7 +80,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         document = unpack(request.document, MAX_BYTES) if request.document else b""
         snapshot, review = self._versions.plan(document, request.version)
         found = touched(snapshot.policy, review.policy)
-        advice = [str(finding) for finding in lint(review.policy)]
+        known = set(lint(snapshot.policy))
+        advice = [str(finding) for finding in lint(review.policy) if finding not in known]
         advice += [
             f"key {name}: It has no version yet, and nothing can be signed with it. "
             "`capsign keys create` makes one."

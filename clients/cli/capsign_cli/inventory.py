@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import drift as drift_command
-from capsign_cli import endpoints, inventory_values, output
+from capsign_cli import endpoints, inventory_values, key_values, output
 from capsign_cli.failures import UNAVAILABLE, CliError
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def inventory(page: Path | None, **options: Any) -> None:
     if page is not None:
         output.line({}, f"Wrote {page}.")
         return
-    output.rows("versions", values["versions"], COLUMNS, empty="No keys yet.")
+    versions = values["versions"]
+    output.rows("versions", versions, key_values.columns(COLUMNS, versions), empty="No keys yet.")
     output.line({}, "")
     output.line({}, summary(values))
 
@@ -70,14 +71,14 @@ def summary(values: dict[str, Any]) -> str:
     """What the table does not show, in one line."""
     strangers = sum(not one["known"] for one in values["objects"])
     counts = (
-        (len(values["keys"]), "keys"),
-        (len(values["grants"]), "grants"),
-        (len({w for grant in values["grants"] for w in grant["workloads"]}), "subjects"),
-        (len(values["objects"]), "labels in the token"),
-        (strangers, "unknown"),
-        (len(values["drift"]), "differences (`capsign drift`)"),
+        (len(values["keys"]), "key", ""),
+        (len(values["grants"]), "grant", ""),
+        (len({w for grant in values["grants"] for w in grant["workloads"]}), "subject", ""),
+        (len(values["objects"]), "label", " in the token"),
+        (strangers, "unknown label", ""),
+        (len(values["drift"]), "difference", " (`capsign drift`)"),
     )
-    return ", ".join(f"{count} {what}" for count, what in counts) + "."
+    return ", ".join(f"{n} {what}{'s' * (n != 1)}{more}" for n, what, more in counts) + "."
 
 
 def _read(stub: Any) -> list[pb.GetInventoryResponse]:

@@ -80,7 +80,7 @@ def _tiles(values: Mapping[str, Any]) -> str:
 
 
 def _active(versions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [one for one in versions if one["state"] == "active"]
+    return [one for one in versions if one["state"] == "active" and not one["revoked"]]
 
 
 def _drift(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -181,7 +181,7 @@ def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"<b>{escape(one['key'])}</b> / {one['version']}",
                 f"{one['key']}/{one['version']:06}",
             ),
-            (chip(one["state"], _STATES.get(one["state"], "")), ""),
+            (_state(one), ""),
             (escape(one["custody"]), ""),
             (_chips(one["algorithms"]), ""),
             (_time(one["created_at"]), ""),
@@ -206,6 +206,11 @@ def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
         "check value",
     )
     return _section("Versions", heads, cells)
+
+
+def _state(version: Mapping[str, Any]) -> str:
+    shown = chip(version["state"], _STATES.get(version["state"], ""))
+    return f"{shown}<br>{chip('revoked', 'bad')}" if version["revoked"] else shown
 
 
 def _grants(rows: Sequence[Mapping[str, Any]]) -> str:

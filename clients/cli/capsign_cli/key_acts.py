@@ -12,7 +12,7 @@ from uuid import UUID
 import click
 from click.shell_completion import CompletionItem
 
-from capsign_cli import endpoints, key_values, output
+from capsign_cli import endpoints, key_values, key_words, output
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -22,28 +22,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECONDS = 30.0
 """Longest wait for an answer: a withdrawal is in force on every replica by then."""
-
-FROM = {
-    "suspend": ("active",),
-    "resume": ("suspended",),
-    "activate": ("pre-activation",),
-    "deactivate": ("active", "suspended"),
-    "compromise": ("active", "suspended", "deactivated", "pre-activation"),
-    "destroy": ("deactivated", "compromised", "pre-activation"),
-}
-"""States of the versions that can be meant where only the key is named."""
-
-WORDS = {
-    "suspend": "{workloads} stop signing with {name} until an operator resumes it, and what it "
-    "signed does not verify meanwhile.",
-    "resume": "{name} signs and verifies again.",
-    "deactivate": "{workloads} stop signing with {name} for good; what it signed still verifies. "
-    "An older version that is active signs in its place.",
-    "compromise": "{name} neither signs nor verifies any more, for good: verifiers stop trusting "
-    "what it signed.",
-    "destroy": "{name} is destroyed for good, once somebody else approves it and the waiting "
-    "period is over.",
-}
 
 
 def _complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -123,9 +101,9 @@ def rotate(name: str, yes: bool, keep_old: bool, **options: Any) -> None:
                 f"Create it: `capsign keys create {name}`.",
             )
         text = (
-            f"{workloads(key)} sign with a new version of {name} at once. Verifiers that keep "
-            "older public keys refuse it until they fetch again; `capsign rollout start` waits for "
-            "them."
+            f"{key_words.workloads(key)} sign with a new version of {name} at once. Verifiers "
+            "that keep older public keys refuse it until they fetch again; `capsign rollout start` "
+            "waits for them."
         )
         confirm(text, f"Rotate {name}?", yes)
         moved, before = _rotated(stub, key, name, keep_old)
@@ -250,15 +228,18 @@ def _meant(
     with found(name, options) as (stub, key):
         version = parts(name)[2] or only(event, name, key)
         whole = f"{key.key.tenant}/{key.key.name}/{version}"
-        text = WORDS[event].format(name=whole, workloads=workloads(key))
-        confirm(text, f"{event.capitalize()} {whole}?", yes)
+        confirm(
+            key_words.foretold(event, whole, key, version), f"{event.capitalize()} {whole}?", yes
+        )
         yield stub, key, version
 
 
 def only(event: str, name: str, key: keys_pb2.GetKeyResponse) -> int:
     """The one version that can be meant. Raises CliError."""
     fitting = [
-        one.version for one in key.key.versions if key_values.state(one.state) in FROM[event]
+        one.version
+        for one in key.key.versions
+        if key_values.state(one.state) in key_words.FROM[event]
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -287,15 +268,6 @@ def _named(key: keys_pb2.GetKeyResponse, version: int) -> keys_pb2.KeyVersionNam
     from capsign_wire.adapter.v1 import keys_pb2 as pb
 
     return pb.KeyVersionName(tenant=key.key.tenant, key=key.key.name, version=version)
-
-
-def workloads(key: keys_pb2.GetKeyResponse) -> str:
-    """Who signs with a key, in words."""
-    count, grants = key.workloads, ", ".join(key.grants[:8])
-    more = f" and {len(key.grants) - 8} more" if len(key.grants) > 8 else ""
-    if not count:
-        return "No workloads (no grant names the key)"
-    return f"{count} workload{'s' if count > 1 else ''} (grants {grants}{more})"
 
 
 def confirm(text: str, question: str, yes: bool) -> None:

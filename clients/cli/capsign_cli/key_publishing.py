@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import key_acts
+from capsign_cli import key_acts, key_words
 from capsign_cli.failures import REFUSED, CliError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def publish(name: str, yes: bool, **options: Any) -> None:
     with key_acts.found(name, options) as (stub, key):
         tenant, own = key.key.tenant, key.key.name
         version = key_acts.parts(name)[2] or _waiting(key, name)
-        which = str(version) if version else "a new version"
-        text = f"The public keys of {tenant}/{own}, {which}, are shown to verifiers."
+        which = f"{tenant}/{own}/{version}" if version else f"a new version of {tenant}/{own}"
+        text = f"The public keys of {which} are shown to verifiers."
         key_acts.confirm(f"{text} It does not sign yet.", f"Publish {which}?", yes)
         if not version:
             newest = key.key.versions[0].version
@@ -55,7 +55,7 @@ def activate(name: str, yes: bool, **options: Any) -> None:
         version = key_acts.parts(name)[2] or key_acts.only("activate", name, key)
         whole = f"{key.key.tenant}/{key.key.name}/{version}"
         row = next((one for one in key.key.versions if one.version == version), None)
-        text = f"{key_acts.workloads(key)} sign with {whole} at once. {_seen(row)}"
+        text = f"{key_words.workloads(key)} sign with {whole} at once. {_seen(row)}"
         key_acts.confirm(text, f"Activate {whole}?", yes)
         moved = key_acts.changed(
             stub, name, key.key.tenant, key.key.name, version, pb.KEY_CHANGE_ACTIVATE

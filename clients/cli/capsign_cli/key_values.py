@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -48,6 +49,7 @@ def of_version(version: admin_pb2.KeyVersion, now: float | None = None) -> dict[
     return {
         "version": version.version,
         "state": state(version.state),
+        "revoked": f"at epoch {version.revoked_epoch}" if version.revoked_epoch else "",
         "custody": CUSTODY_NAMES.get(version.custody, ""),
         "algorithms": names_of(version.algorithms),
         "created_at": when(version.created_at),
@@ -67,6 +69,14 @@ def _used(version: admin_pb2.KeyVersion, now: float) -> str:
     begin, end = version.activated_at.seconds, version.cryptoperiod_ends_at.seconds
     used = ages.share(begin, end, now)
     return "" if used is None else f"{used} %"
+
+
+def columns(usual: Sequence[str], versions: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the columns of a table of versions: `revoked` too, where one is."""
+    if not any(one["revoked"] for one in versions):
+        return tuple(usual)
+    place = usual.index("state") + 1
+    return (*usual[:place], "revoked", *usual[place:])
 
 
 def of_key(key: keys_pb2.GetKeyResponse) -> dict[str, Any]:

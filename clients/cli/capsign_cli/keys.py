@@ -65,4 +65,4 @@ def list_keys(tenant: str, **options: Any) -> None:
         if tenant
         else "No keys: run `capsign-adapter provision` with a policy that names some."
     )
-    output.rows("keys", values, columns, empty=none)
+    output.rows("keys", values, key_values.columns(columns, values), empty=none)

@@ -198,9 +198,13 @@ def _text(value: Any, *, lines: bool = False) -> str:
 
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and value:
         return ", ".join(_text(one, lines=lines) for one in value)
-    return "-" if value is None or value == "" else escape(printable(str(value), lines=lines))
+    return (
+        "-"
+        if value is None or value in ("", [], ())
+        else escape(printable(str(value), lines=lines))
+    )
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from capsign_cli import endpoints, output, rollout_view, rollout_watch
+from capsign_cli.durations import Duration
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 from capsign_cli.patience import patient
 
@@ -23,6 +24,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECONDS = 30.0
 """Longest wait for an answer: what is aborted is out of force on every replica by then."""
+
+COUNT = click.IntRange(0)
 
 COLUMNS = ("rollout", "number", "stage", "pace", "from", "to", "workloads", "started_at")
 STEP_COLUMNS = ("at", "act", "stage", "actor", "new_side", "old_side", "leaf_index")
@@ -118,7 +121,9 @@ def get(name: str, watch: bool, number: int, **options: Any) -> None:
 
 
 @rollout.command()
-@click.option("--timeout", default=0.0, help="Wait so many seconds for its end.")
+@click.option(
+    "--timeout", type=Duration(), default=0.0, help="Wait so long for its end: 60, 60s or 5m."
+)
 @click.option("--number", default=0, help="Which rollout of the key; the newest if not given.")
 @_of_key
 def status(name: str, timeout: float, number: int, **options: Any) -> None:
@@ -182,7 +187,7 @@ def promote(name: str, full: bool, yes: bool, **options: Any) -> None:
 
     with _asked(options) as stub:
         seen = _get(stub, name, 0).rollout
-        if full:
+        if full and not rollout_view.is_over(seen):
             _ask(yes, f"All {seen.workloads} workloads of {name} sign with what is new. Go on?")
         request = pb.PromoteRolloutRequest(**_request(name), full=full, revision=seen.revision)
         _tell(stub.PromoteRollout(request, timeout=SECONDS).rollout)
@@ -222,8 +227,8 @@ def undo(name: str, to: int, **options: Any) -> None:
 @rollout.command()
 @click.option("--version", required=True, type=click.IntRange(1), help="Of the key.")
 @click.option("--algorithm", required=True, help="That the signatures are of.")
-@click.option("--verified", default=0, help="How many signatures verified.")
-@click.option("--failed", default=0, help="How many did not.")
+@click.option("--verified", type=COUNT, default=0, help="How many signatures verified.")
+@click.option("--failed", type=COUNT, default=0, help="How many did not.")
 @_of_key
 def report(
     name: str, version: int, algorithm: str, verified: int, failed: int, **options: Any

@@ -46,7 +46,7 @@ def values_of(rollout: pb.Rollout) -> dict[str, Any]:
         "number": rollout.number,
         "stage": stage_of(rollout),
         "step": rollout.step,
-        "pace": _named("RolloutPace", rollout.pace),
+        "pace": "ended" if is_over(rollout) else _named("RolloutPace", rollout.pace),
         "from": _signs(rollout.before),
         "to": _signs(rollout.after),
         "workloads": f"{rollout.workloads_in} of {rollout.workloads}",

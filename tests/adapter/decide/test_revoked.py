@@ -118,3 +118,21 @@ def test_an_identity_gets_no_certificate_while_it_is_withdrawn_and_who_administe
         ],
     )
     assert both.of_identity(ORDERS, administers=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "covered"),
+    [
+        (pb.REVOCATION_KIND_KEY_VERSION, "acme/orders/1", {1}),
+        (pb.REVOCATION_KIND_KEY, "acme/orders", {1, 2}),
+        (pb.REVOCATION_KIND_TENANT, "acme", {1, 2}),
+        (pb.REVOCATION_KIND_EVERYTHING, "*", {1, 2}),
+        (pb.REVOCATION_KIND_GRANT, "orders-events", set()),
+        (pb.REVOCATION_KIND_WORKLOAD, ORDERS, set()),
+        (pb.REVOCATION_KIND_KEY, "acme/releases", set()),
+    ],
+)
+def test_a_version_does_not_sign_under_its_own_revocation_or_a_wider_one(kind, target, covered):
+    found = index(kind, target)
+    told = {number for number in (1, 2) if found.of_key_version("acme", "orders", number)}
+    assert told == covered

@@ -28,7 +28,7 @@ from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_si
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61psign/adapter/v1/admin.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x04\n\nKeyVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.capsign.types.v1.KeyState\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07\x63ustody\x18\x04 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1b\n\x0b\x63heck_value\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x08\x12\x30\n\x0cpublished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61\x63tivated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61\x63tivation_epoch\x18\n \x01(\x04\x12+\n\x07gone_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14\x63ryptoperiod_ends_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x03Key\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x39\n\x08versions\x18\x03 \x03(\x0b\x32\x1e.capsign.adapter.v1.KeyVersionB\x07\x8a\xb5\x18\x03 \x80\x02\"/\n\x0fListKeysRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\"B\n\x10ListKeysResponse\x12.\n\x04keys\x18\x01 \x03(\x0b\x32\x17.capsign.adapter.v1.KeyB\x07\x8a\xb5\x18\x03 \x80 \"x\n\rRevokeRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\x12\x12\n\nonly_known\x18\x03 \x01(\x08\">\n\x0eRevokeResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"\x12\n\x10GetStatusRequest\"\x85\x02\n\x11GetStatusResponse\x12\x17\n\x07version\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1d\n\rpolicy_digest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x18\n\x10revocation_epoch\x18\x03 \x01(\x04\x12\x11\n\ttree_size\x18\x04 \x01(\x04\x12\x1b\n\x13intent_watermark_ms\x18\x05 \x01(\x04\x12\x15\n\x05token\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x15\n\x05store\x18\x07 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x14\n\x0c\x62roken_glass\x18\x08 \x01(\r\x12\x10\n\x08rollouts\x18\t \x01(\r\x12\x18\n\x10rollouts_waiting\x18\n \x01(\r*\xfc\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16REVOCATION_KIND_HANDLE\x10\x01\x12\x19\n\x15REVOCATION_KIND_GRANT\x10\x02\x12\x1c\n\x18REVOCATION_KIND_WORKLOAD\x10\x03\x12\x17\n\x13REVOCATION_KIND_KEY\x10\x04\x12\x1a\n\x16REVOCATION_KIND_TENANT\x10\x05\x12\x1e\n\x1aREVOCATION_KIND_EVERYTHING\x10\x06\x12\x1f\n\x1bREVOCATION_KIND_KEY_VERSION\x10\x07\x32\x90\x02\n\x0c\x41\x64minService\x12U\n\x08ListKeys\x12#.capsign.adapter.v1.ListKeysRequest\x1a$.capsign.adapter.v1.ListKeysResponse\x12O\n\x06Revoke\x12!.capsign.adapter.v1.RevokeRequest\x1a\".capsign.adapter.v1.RevokeResponse\x12X\n\tGetStatus\x12$.capsign.adapter.v1.GetStatusRequest\x1a%.capsign.adapter.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63\x61psign/adapter/v1/admin.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x04\n\nKeyVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.capsign.types.v1.KeyState\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07\x63ustody\x18\x04 \x01(\x0e\x32\x1e.capsign.types.v1.CustodyClass\x12\x37\n\nalgorithms\x18\x05 \x03(\x0e\x32\x1b.capsign.types.v1.AlgorithmB\x06\x8a\xb5\x18\x02 \x10\x12\x1b\n\x0b\x63heck_value\x18\x06 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x08\x12\x30\n\x0cpublished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61\x63tivated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05since\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61\x63tivation_epoch\x18\n \x01(\x04\x12+\n\x07gone_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14\x63ryptoperiod_ends_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrevoked_epoch\x18\x0e \x01(\x04\"r\n\x03Key\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x16\n\x04name\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x01\x12\x39\n\x08versions\x18\x03 \x03(\x0b\x32\x1e.capsign.adapter.v1.KeyVersionB\x07\x8a\xb5\x18\x03 \x80\x02\"/\n\x0fListKeysRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\"B\n\x10ListKeysResponse\x12.\n\x04keys\x18\x01 \x03(\x0b\x32\x17.capsign.adapter.v1.KeyB\x07\x8a\xb5\x18\x03 \x80 \"x\n\rRevokeRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\x12\x12\n\nonly_known\x18\x03 \x01(\x08\">\n\x0eRevokeResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x04\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\"\x12\n\x10GetStatusRequest\"\x85\x02\n\x11GetStatusResponse\x12\x17\n\x07version\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x1d\n\rpolicy_digest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 \x12\x18\n\x10revocation_epoch\x18\x03 \x01(\x04\x12\x11\n\ttree_size\x18\x04 \x01(\x04\x12\x1b\n\x13intent_watermark_ms\x18\x05 \x01(\x04\x12\x15\n\x05token\x18\x06 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x15\n\x05store\x18\x07 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x14\n\x0c\x62roken_glass\x18\x08 \x01(\r\x12\x10\n\x08rollouts\x18\t \x01(\r\x12\x18\n\x10rollouts_waiting\x18\n \x01(\r*\xfc\x01\n\x0eRevocationKind\x12\x1f\n\x1bREVOCATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16REVOCATION_KIND_HANDLE\x10\x01\x12\x19\n\x15REVOCATION_KIND_GRANT\x10\x02\x12\x1c\n\x18REVOCATION_KIND_WORKLOAD\x10\x03\x12\x17\n\x13REVOCATION_KIND_KEY\x10\x04\x12\x1a\n\x16REVOCATION_KIND_TENANT\x10\x05\x12\x1e\n\x1aREVOCATION_KIND_EVERYTHING\x10\x06\x12\x1f\n\x1bREVOCATION_KIND_KEY_VERSION\x10\x07\x32\x90\x02\n\x0c\x41\x64minService\x12U\n\x08ListKeys\x12#.capsign.adapter.v1.ListKeysRequest\x1a$.capsign.adapter.v1.ListKeysResponse\x12O\n\x06Revoke\x12!.capsign.adapter.v1.RevokeRequest\x1a\".capsign.adapter.v1.RevokeResponse\x12X\n\tGetStatus\x12$.capsign.adapter.v1.GetStatusRequest\x1a%.capsign.adapter.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,24 +61,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE'].fields_by_name['token']._serialized_options = b'\212\265\030\002\020@'
   _globals['_GETSTATUSRESPONSE'].fields_by_name['store']._loaded_options = None
   _globals['_GETSTATUSRESPONSE'].fields_by_name['store']._serialized_options = b'\212\265\030\002\020@'
-  _globals['_REVOCATIONKIND']._serialized_start=1469
-  _globals['_REVOCATIONKIND']._serialized_end=1721
+  _globals['_REVOCATIONKIND']._serialized_start=1492
+  _globals['_REVOCATIONKIND']._serialized_end=1744
   _globals['_KEYVERSION']._serialized_start=186
-  _globals['_KEYVERSION']._serialized_end=763
-  _globals['_KEY']._serialized_start=765
-  _globals['_KEY']._serialized_end=879
-  _globals['_LISTKEYSREQUEST']._serialized_start=881
-  _globals['_LISTKEYSREQUEST']._serialized_end=928
-  _globals['_LISTKEYSRESPONSE']._serialized_start=930
-  _globals['_LISTKEYSRESPONSE']._serialized_end=996
-  _globals['_REVOKEREQUEST']._serialized_start=998
-  _globals['_REVOKEREQUEST']._serialized_end=1118
-  _globals['_REVOKERESPONSE']._serialized_start=1120
-  _globals['_REVOKERESPONSE']._serialized_end=1182
-  _globals['_GETSTATUSREQUEST']._serialized_start=1184
-  _globals['_GETSTATUSREQUEST']._serialized_end=1202
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1205
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1466
-  _globals['_ADMINSERVICE']._serialized_start=1724
-  _globals['_ADMINSERVICE']._serialized_end=1996
+  _globals['_KEYVERSION']._serialized_end=786
+  _globals['_KEY']._serialized_start=788
+  _globals['_KEY']._serialized_end=902
+  _globals['_LISTKEYSREQUEST']._serialized_start=904
+  _globals['_LISTKEYSREQUEST']._serialized_end=951
+  _globals['_LISTKEYSRESPONSE']._serialized_start=953
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1019
+  _globals['_REVOKEREQUEST']._serialized_start=1021
+  _globals['_REVOKEREQUEST']._serialized_end=1141
+  _globals['_REVOKERESPONSE']._serialized_start=1143
+  _globals['_REVOKERESPONSE']._serialized_end=1205
+  _globals['_GETSTATUSREQUEST']._serialized_start=1207
+  _globals['_GETSTATUSREQUEST']._serialized_end=1225
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1228
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1489
+  _globals['_ADMINSERVICE']._serialized_start=1747
+  _globals['_ADMINSERVICE']._serialized_end=2019
 # @@protoc_insertion_point(module_scope)

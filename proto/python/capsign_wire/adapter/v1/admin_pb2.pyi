@@ -85,6 +85,7 @@ class KeyVersion(_message.Message):
     GONE_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     CRYPTOPERIOD_ENDS_AT_FIELD_NUMBER: _builtins.int
+    REVOKED_EPOCH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Counted from 1, never reused."""
     state: _signing_pb2.KeyState.ValueType
@@ -98,6 +99,10 @@ class KeyVersion(_message.Message):
     activation_epoch: _builtins.int
     """Part of every context that is derived under it, reserved when it is published and never given
     twice; 0: none yet.
+    """
+    revoked_epoch: _builtins.int
+    """Epoch of the revocation that keeps it from signing: its own, or that of its key, its tenant or
+    everything; 0: none stands.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -147,10 +152,11 @@ class KeyVersion(_message.Message):
         gone_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         cryptoperiod_ends_at: _timestamp_pb2.Timestamp | None = ...,
+        revoked_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "created_at", b"created_at", "cryptoperiod_ends_at", b"cryptoperiod_ends_at", "gone_at", b"gone_at", "last_used_at", b"last_used_at", "published_at", b"published_at", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "activation_epoch", b"activation_epoch", "algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "cryptoperiod_ends_at", b"cryptoperiod_ends_at", "custody", b"custody", "gone_at", b"gone_at", "last_used_at", b"last_used_at", "published_at", b"published_at", "since", b"since", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activated_at", b"activated_at", "activation_epoch", b"activation_epoch", "algorithms", b"algorithms", "check_value", b"check_value", "created_at", b"created_at", "cryptoperiod_ends_at", b"cryptoperiod_ends_at", "custody", b"custody", "gone_at", b"gone_at", "last_used_at", b"last_used_at", "published_at", b"published_at", "revoked_epoch", b"revoked_epoch", "since", b"since", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
