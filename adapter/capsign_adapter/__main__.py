@@ -23,6 +23,7 @@ from capsign_adapter.config import Config, load
 from capsign_adapter.decide.policy import Policy, PolicyNow
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_shape import PolicyError
+from capsign_adapter.drift.settings import OnDisk
 from capsign_adapter.identities import realm_of
 from capsign_adapter.keys.provision import InventoryError, KeyWeakError
 from capsign_adapter.provisioning import provision_all
@@ -74,7 +75,8 @@ def main() -> None:
         elif arguments.command == "authority":
             _authority(config, policy, arguments.action or "status", arguments.output)
         else:
-            _serve(config, policy, lambda: load(arguments.config, os.environ))
+            path = arguments.config
+            _serve(config, policy, OnDisk(path, lambda: load(path, os.environ)))
     except (*EXPLAINED, OSError) as error:
         what = "do that" if arguments.command == "authority" else "start"
         print(f"capsign-adapter cannot {what}. {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal

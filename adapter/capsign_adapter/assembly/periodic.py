@@ -12,6 +12,7 @@ from capsign_adapter.assembly.state import State
 from capsign_adapter.config import Config
 from capsign_adapter.front.health import Health
 from capsign_adapter.front.memory_pressure import (
+    EASY_SECONDS,
     LOOK_SECONDS,
     LoadShedder,
     MemoryPressure,
@@ -87,10 +88,11 @@ def load_shedding(
     pressure = MemoryPressure(memory_budget(memory, listen.streams, listen.message_bytes))
     shedder = LoadShedder(pressure, waiting, monotonic_ms, people=people)
 
-    def look() -> None:
+    def look() -> bool:
         shedder.look()
+        return not shedder.at_ease
 
-    return Ticker("memory", LOOK_SECONDS, look)
+    return Ticker("memory", EASY_SECONDS, look, more_s=LOOK_SECONDS)
 
 
 def health_check_tickers(

@@ -28,6 +28,9 @@ WATCHES, CHECKS = 16, 48
 REQUEST_SECONDS = 1.0
 """Longest wait for the request of a call, seconds."""
 
+SWEEP_SECONDS = 0.25
+"""Between looks for those that have waited so long, seconds."""
+
 OPTIONS: dict[str, int] = {
     **dict(SERVER_OPTIONS),
     "grpc.max_concurrent_streams": 100,
@@ -60,7 +63,10 @@ class HealthServer:
         registrar: Any = _CrowdedRegistrar(self._server, self.deadlines, crowded)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, registrar)
         self.port: int = self._server.add_insecure_port(address)
-        self._sweep = Ticker("health", 0.25, lambda: _swept(self.deadlines))
+        # With none that waits it is enough to look before the first of them could be late.
+        self._sweep = Ticker(
+            "health", REQUEST_SECONDS, lambda: _swept(self.deadlines), more_s=SWEEP_SECONDS
+        )
 
     def start(self) -> None:
         """Serve."""
@@ -136,5 +142,7 @@ class _CrowdedRegistrar:
         return run
 
 
-def _swept(waiting: CallDeadlines) -> None:
+def _swept(waiting: CallDeadlines) -> bool:
+    """Returns whether any wait still."""
     waiting.sweep()
+    return len(waiting) > 0

@@ -24,6 +24,11 @@ _PAGE_BYTES = resource.getpagesize()
 LOOK_SECONDS = 0.05
 """Between looks at the process's size."""
 
+AT_EASE, EASY_SECONDS = 0.3, 0.2
+"""Up to this part of the memory budget there are these seconds between looks: who would reach the
+end of the budget in between sends a gigabyte a second where the budget is 300 MiB.
+"""
+
 SHORT, VERY_SHORT = 0.6, 0.75
 """Parts of the memory budget. Above the first, calls that have waited for YOUNG_SECONDS are
 cancelled; above the second, all that wait.
@@ -72,6 +77,10 @@ class MemoryPressure:
         if size <= max(self._budget * SHORT, normal):
             return None
         return 0.0 if size > self._budget * VERY_SHORT else YOUNG_SECONDS
+
+    def at_ease(self, size: int) -> bool:
+        """Whether a process of this size needs fewer looks."""
+        return size <= self._budget * AT_EASE
 
     def relieved(self, before: int, after: int, now_ms: int) -> None:
         """Learn what cancelling calls did to the process's size, in bytes."""
@@ -122,11 +131,14 @@ class LoadShedder:
         self._after: int | None = None
         self._trim = trim or _trimmer()
         self._least = size()
+        self.at_ease = False
+        """Whether the process was far from short of memory at the last look."""
         self._look_again_ms = clock_ms() + TRIM_MS
 
     def look(self) -> int:
         """Check the size once, and cancel calls if it is too large. Returns how many."""
         size, now_ms = self._size(), self._clock_ms()
+        self.at_ease = self._after is None and self._pressure.at_ease(size)
         if self._after is not None:  # those that were ended at the last look have let go by now
             before, self._after = self._after, None
             self._trim()

@@ -166,6 +166,11 @@ class RevocationBarrier:
         if waited_for:
             self._changed.notify_all()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a batch has a lease now."""
+        return bool(self._active)
+
     def expire(self) -> int:
         """End the streams whose peer did not read a batch within its lease; returns how many. Call
         this often: nobody else ends them.

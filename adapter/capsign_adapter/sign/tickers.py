@@ -8,6 +8,8 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from capsign_wire import logs
@@ -22,6 +24,11 @@ from capsign_adapter.store.interfaces.ledger import MAX_COLLECTED, Ledger
 
 EXPIRE_SECONDS = 0.1
 """Time between checks for streams whose peer does not read its answer."""
+
+NONE_OPEN_SECONDS = 0.4
+"""The same while no batch has a lease, seconds: less than the shortest lease, so that whoever gets
+one meanwhile is looked at in time.
+"""
 
 MORE_SECONDS = 0.05
 """Pause before a call that continues the last one, so that others get the lock that it held."""
@@ -39,7 +46,8 @@ class Ticker:
     A failure is logged (the first of several in a row) and the action is called again; `overdue_s`
     tells for how long that goes on. If the action
     returns True, there is more to do, and it is called again after MORE_SECONDS, or later if it
-    would take more of a core than `share` allows.
+    would take more of a core than `share` allows. A wake-up costs 0.1 ms of CPU, so that what has
+    to look often while something is under way does so then only.
     """
 
     def __init__(
@@ -50,21 +58,24 @@ class Ticker:
         first_after_s: float = 0.0,
         share: float = 1.0,
         cpu_s: Callable[[], float] = time.thread_time,
+        more_s: float = MORE_SECONDS,
     ) -> None:
-        """`first_after_s`: seconds before the first call. `share`: part of a core that it may take
-        while there is more to do; `cpu_s`: CPU seconds that the calling thread has used.
+        """`first_after_s`: seconds before the first call; `more_s`: before one that continues the
+        last. `share`: part of a core that it may take while there is more to do; `cpu_s`: CPU
+        seconds that the calling thread has used.
         """
         self.name = name
+        self._more_s = more_s
         self._pause_per_work = 1 / share - 1
         self._cpu_s = cpu_s
         self._first_after = first_after_s
         self._every = every_seconds
         self._action = action
         self._done_s = math.inf
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self.run, args=(self._stop.wait,), name=name, daemon=True
-        )
+        self._running = threading.Lock()  # a bare lock is the cheapest wait that can be ended
+        self._running.acquire()
+        wait = partial(self._running.acquire, True)
+        self._thread = threading.Thread(target=self.run, args=(wait,), name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -73,7 +84,8 @@ class Ticker:
         """Returns once the thread has ended, after the present call of the action; if that takes
         longer than `within_s`, it hangs, and is left to end with the process.
         """
-        self._stop.set()
+        with suppress(RuntimeError):  # it was stopped before
+            self._running.release()
         self._thread.join(within_s)
         if self._thread.is_alive():
             logs.error("ticker.hangs", ticker=self.name)
@@ -102,7 +114,7 @@ class Ticker:
                 if not failing:
                     logs.error("ticker.failed", ticker=self.name, reason=failure_of(error).row.name)
                 failing = True
-            pause = max(MORE_SECONDS, (self._cpu_s() - before) * self._pause_per_work)
+            pause = max(self._more_s, (self._cpu_s() - before) * self._pause_per_work)
             if wait(min(pause, self._every) if more else self._every):
                 return
 
@@ -155,16 +167,23 @@ def tickers(
     return [
         Ticker("epoch", periods.poll_s, epochs.look),
         # On a thread of its own: it must run while the store hangs.
-        Ticker("barrier", EXPIRE_SECONDS, lambda: _expired(barrier, beat)),
+        Ticker(
+            "barrier",
+            NONE_OPEN_SECONDS,
+            lambda: _expired(barrier, beat),
+            more_s=EXPIRE_SECONDS,
+        ),
         Ticker("checkpoint", periods.checkpoint_s, lambda: _grown(checkpoints)),
         Ticker("collect", periods.collect_s, collect),
         Ticker("sweep", 1.0, sweep),
     ]
 
 
-def _expired(barrier: RevocationBarrier, beat: Callable[[], None]) -> None:
+def _expired(barrier: RevocationBarrier, beat: Callable[[], None]) -> bool:
+    """Returns whether a batch has a lease that may end."""
     barrier.expire()
     beat()
+    return barrier.is_open
 
 
 def _grown(checkpoints: Checkpoints) -> None:

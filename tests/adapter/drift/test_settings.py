@@ -20,7 +20,7 @@ from capsign_adapter.config import (
 )
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.drift.own_look import TLS_EVERY_MS, OwnLook
-from capsign_adapter.drift.settings import settings_of, shared_of
+from capsign_adapter.drift.settings import OnDisk, settings_of, shared_of
 from capsign_adapter.drift.tls_look import Listener, TlsView
 from capsign_evidence.drift_leaf import DriftKind
 from capsign_wire.settings import SettingsError
@@ -133,3 +133,32 @@ def test_a_profile_of_the_chart_whose_grant_the_policy_has_not():
     known = RULES.grants[0].name
     chart = msgspec.structs.replace(CONFIG, chart=Chart(grants=(known, "orders-old")))
     assert look(chart) == [(DriftKind.CHART, "chart/grant/orders-old", "grant", "none")]
+
+
+def test_a_file_is_parsed_when_its_bytes_are_others_than_before(tmp_path):
+    """Each look parsed it again, which was a tenth of what an idle adapter computed."""
+    file, parsed = tmp_path / "adapter.toml", []
+
+    def parse() -> Config:
+        parsed.append(file.read_text())
+        if parsed[-1] == "bad":
+            raise SettingsError("no", key="x")
+        return replaced_with(parsed[-1])
+
+    on_disk = OnDisk(file, parse)
+    with pytest.raises(OSError, match="No such file"):
+        on_disk()
+    for text, times in (("a", 1), ("a", 1), ("b", 2)):
+        file.write_text(text)
+        assert on_disk().log.origin == text
+        assert len(parsed) == times
+    file.write_text("bad")
+    for _ in range(2):
+        with pytest.raises(SettingsError):
+            on_disk()
+    file.write_text("b")
+    assert on_disk().log.origin == "b"
+
+
+def replaced_with(origin: str) -> Config:
+    return msgspec.structs.replace(CONFIG, log=LogConfig(origin=origin))

@@ -86,6 +86,16 @@ def test_a_look_ends_what_waits_where_the_process_is_too_large():
     assert relief.look() == 0  # it was of no use, and is not done again at once
 
 
+def test_far_from_short_there_are_fewer_looks():
+    sizes = iter([299, 299, 301, 800, 200, 200, 200])
+    relief = LoadShedder(MemoryPressure(1000), [], lambda: 0, lambda: next(sizes))
+    told = []
+    for _ in range(5):
+        relief.look()
+        told.append(relief.at_ease)
+    assert told == [True, False, False, False, True], "not beside calls that were just ended"
+
+
 def test_what_workloads_hold_ends_no_call_of_people_as_it_comes():
     """With memory held very short a revocation was cancelled if it came in the moment of a look,
     and its outcome was unknown.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import get_type_hints
 
 import pytest
+from capsign_adapter.config import Control
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
+from capsign_adapter.sign.tickers import NONE_OPEN_SECONDS
 from capsign_adapter.store.errors import StoreUnavailableError
 
 LEASE, MARGIN = 3000, 1000
@@ -245,6 +248,22 @@ def test_stalled_streams_are_ended_without_any_revocation_or_store(world):
     assert world.barrier.expire() == 1
     assert world.barrier.expire() == 0, "once"
     assert world.ended == ["stream"]
+
+
+def test_it_says_whether_any_lease_may_end(world):
+    """With none it is looked at less often, and the shortest lease is longer than that."""
+    ticket = world.ticket()
+    assert not world.barrier.is_open
+    ticket.enter(5)
+    assert world.barrier.is_open
+    ticket.leave()
+    assert not world.barrier.is_open
+    assert least_lease_s() > NONE_OPEN_SECONDS
+
+
+def least_lease_s() -> float:
+    (bound,) = get_type_hints(Control, include_extras=True)["lease_ms"].__metadata__
+    return bound.ge / 1000
 
 
 def test_an_ended_stream_releases_nothing_more(world):

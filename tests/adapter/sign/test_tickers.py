@@ -144,6 +144,22 @@ def test_work_that_can_wait_takes_its_share_of_a_core_and_no_more():
     assert run_through(ticker, 3) == pytest.approx([0.2 * 19, MORE_SECONDS, 60])
 
 
+def test_what_is_under_way_can_have_a_pause_of_its_own():
+    answers = iter([True, False])
+    ticker = Ticker("test", 60, lambda: next(answers), more_s=7)
+    assert run_through(ticker, 2) == [7, 60]
+
+
+def test_it_ends_at_once_when_it_is_stopped_and_can_be_stopped_twice():
+    begun = threading.Event()
+    ticker = Ticker("test", DAY_S, begun.set)
+    ticker.start()
+    assert begun.wait(10)
+    ticker.stop()
+    ticker.stop()
+    assert not any(one.name == "test" and one.is_alive() for one in threading.enumerate())
+
+
 def test_however_long_it_took_it_is_called_at_its_time():
     used = iter([0.0, 100.0])
     ticker = Ticker("test", 60, lambda: True, share=0.05, cpu_s=lambda: next(used))
