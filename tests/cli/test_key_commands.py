@@ -160,7 +160,11 @@ def test_what_is_revoked_is_shown_so(replica, run):
     assert [one["revoked"] for one in shown] == [f"at epoch {epoch}"]
     listed = run("list")[1]["keys"]
     assert [one["key"] for one in listed if one["revoked"]] == ["orders"]
-    assert f"at epoch {epoch}" in run("list", table=True)[1]
+    for arguments in (("list",), ("show", "demo/orders")):
+        assert f"at epoch {epoch}" in run(*arguments, table=True)[1]
+    run("rotate", "demo/orders", "--yes", "--keep-old")
+    said = told_before(run("deactivate", "demo/orders/2")[2])
+    assert said.endswith("No other version signs."), "the one before is revoked"
 
 
 @pytest.mark.parametrize(

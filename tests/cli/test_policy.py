@@ -93,6 +93,18 @@ def test_json_has_each_change(run, files):
     assert json.loads(out)["weakens"] is False
 
 
+def test_a_running_adapter_says_it_in_the_words_of_two_files(run, files, adapter):
+    several = WEAKER.replace("message_max: 65536", "message_max: 9")
+    (files / "several").write_text(several)
+    (files / "two").write_text(several.replace("40s", "20s"))
+    for name in ("same", "stronger", "weaker", "several", "two"):
+        told = [
+            json.loads(run("diff", *each, "-o", "json")[1])
+            for each in ([files / "same", files / name], [files / name, *adapter(AUDITOR)])
+        ]
+        assert told[0] == told[1], name
+
+
 @pytest.mark.parametrize("arguments", [["diff"], ["plan"], ["diff", "same", "same", "same"]])
 def test_wrong_use_is_none_of_the_answers(run, files, arguments):
     assert run(arguments[0], *(files / name for name in arguments[1:]))[0] == 2

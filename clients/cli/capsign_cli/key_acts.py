@@ -67,7 +67,8 @@ def show(name: str, **options: Any) -> None:
         return
     versions = values.pop("versions")
     output.record(values)
-    output.rows("versions", versions, key_values.VERSION_COLUMNS, empty="No version yet.")
+    columns = key_values.columns(key_values.VERSION_COLUMNS, versions)
+    output.rows("versions", versions, columns, empty="No version yet.")
 
 
 @click.command()

@@ -40,7 +40,11 @@ def foretold(event: str, whole: str, key: keys_pb2.GetKeyResponse, version: int)
         return f"{whole} is {now}: the adapter will refuse this."
     if now == "suspended" and event == "deactivate":
         return f"{whole} is suspended and never signs again; what it signed verifies again."
-    others = [number for number, state in states.items() if state == "active" and number != version]
+    others = [
+        one.version
+        for one in key.key.versions
+        if states[one.version] == "active" and not one.revoked_epoch and one.version != version
+    ]
     after = f"Version {max(others)} signs in its place." if others else "No other version signs."
     return WORDS[event].format(name=whole, workloads=workloads(key), after=after)
 

@@ -219,12 +219,27 @@ def _code(changes: Any, weakens: bool) -> int:
 
 
 def _summary(plan: policy_pb2.PlanPolicyResponse) -> str:
-    if not plan.change_count:
-        return "Nothing changes in what the policy says."
-    total = f"{plan.change_count} change{'s' if plan.change_count > 1 else ''}"
-    if plan.weakens:
-        return f"{total}, and something weakens or broadens: somebody else has to approve."
-    return f"{total}, and nothing weakens or broadens."
+    """As `capsign_adapter.decide.policy_diff.summary` says it of two files. Changes that weaken
+    come first, so that those that an answer leaves out are others, or there are very many.
+    """
+    from capsign_wire.adapter.v1 import policy_pb2
+
+    weakens = {policy_pb2.POLICY_STRENGTH_WEAKER, policy_pb2.POLICY_STRENGTH_BROADER}
+    counted = sum(each.strength in weakens for each in plan.changes)
+    match (plan.change_count, counted):
+        case 0, _:
+            return "Nothing changes in what the policy says."
+        case 1, 0:
+            return "1 change, which weakens or broadens nothing."
+        case total, 0:
+            return f"{total} changes, none of which weakens or broadens anything."
+        case 1, _:
+            return "1 change, which weakens or broadens: somebody else has to approve."
+        case total, 1:
+            which = "1 of which weakens or broadens"
+        case total, _:
+            which = f"{counted} of which weaken or broaden"
+    return f"{total} changes, {which}: somebody else has to approve."
 
 
 def _tell_changes(changes: list[dict[str, Any]], summary: str, weakens: bool) -> None:
