@@ -4,6 +4,7 @@ they are killed; who signs with an agent's credentials behind its back is named.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import signal
@@ -14,9 +15,15 @@ from typing import Any
 import capsign
 import psutil
 import pytest
+from capsign_adapter.decide.context import Context
 from capsign_cli import __main__ as cli
 from capsign_wire.adapter.v1 import inventory_pb2, inventory_pb2_grpc
 from capsign_wire.intents import new_intent_id
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from support import pin_thief
 from support.dev import Dev
 from support.direct_adapter import DirectAdapter
 
@@ -68,7 +75,7 @@ def test_agents_that_are_killed_and_come_back_add_up(
     assert (code, told["incidents"]) == (0, [])
 
 
-def test_who_signs_with_an_agents_credentials_and_in_the_token_is_named(
+def test_who_signs_with_an_agents_credentials_is_named(
     dev: Dev, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The thief has the agent's certificate, key and a handle: all that the adapter asks for. What
@@ -90,12 +97,44 @@ def test_who_signs_with_an_agents_credentials_and_in_the_token_is_named(
     assert (code, incident["incident"]) == (1, "signed-not-reported")
     assert incident["intent"].replace("-", "") == intent_id.hex()
     assert incident["leaf"] == stolen.leaf_index
-    # Made in the token behind the adapter's back, there is not even a leaf: only who was shown the
-    # signature knows of it.
+    handed = tmp_path / "signatures"
+    handed.write_text(f"{hashlib.sha256(honest.value).hexdigest()}\n")
+    code, told = reconciled(dev, capsys, "--signatures", handed)
+    assert (code, kinds(told)) == (1, ["signed-not-reported"])
+
+
+def test_who_signs_in_the_token_with_the_pin_is_named(
+    dev: Dev, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """There is not even a leaf, and every verifier takes what he signs: only who was shown the
+    signature knows of it.
+    """
+    jwt = {"purpose": "jwt", "protocol": "jwt", "role": "issuer", "protocol_version": "1"}
+    direct = {"purpose": "root-es256", "protocol": "root", "algorithm": "ES256"}
+    with capsign.Signer(dev.socket(), timeout=60) as signer:
+        honest = signer.sign(b"one", algorithm="Ed25519", **jwt)
+        also_honest = signer.sign(b"one", **direct)
+        context = Context("demo", "orders", 1, algorithm="Ed25519", **jwt)
+        digest = hashlib.sha256(b"two").digest()
+        label = "capsign/demo/root-es256/1"
+        stolen = pin_thief.sign(dev.about["token"], label, digest, context, [b"one", b"two"])
+        assert stolen.derived[0] == honest.value, "this is the subkey that signs for the agent"
+        (key,) = signer.public_keys(**direct)
+    half = len(stolen.direct) // 2
+    r, s = (int.from_bytes(one, "big") for one in (stolen.direct[:half], stolen.direct[half:]))
+    forged = encode_dss_signature(r, s)
+    public = load_der_public_key(key.spki)
+    assert isinstance(public, EllipticCurvePublicKey)
+    public.verify(forged, b"two", ECDSA(SHA256()))
     handed = tmp_path / "signatures"
     handed.write_text(
-        f"{hashlib.sha256(honest.value).hexdigest()}\n{hashlib.sha256(b'stranger').hexdigest()}\n"
+        "".join(
+            f"{base64.b64encode(one).decode()}\n"
+            for one in (honest.value, also_honest.value, forged, stolen.derived[1])
+        )
     )
     code, told = reconciled(dev, capsys, "--signatures", handed)
-    assert (code, kinds(told)) == (1, ["signed-not-reported", "signature-without-leaf"])
-    assert told["incidents"][1]["digest"] == hashlib.sha256(b"stranger").hexdigest()
+    assert (code, kinds(told)) == (1, ["signature-without-leaf"] * 2)
+    assert {one["digest"] for one in told["incidents"]} == {
+        hashlib.sha256(one).hexdigest() for one in (forged, stolen.derived[1])
+    }

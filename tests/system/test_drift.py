@@ -4,12 +4,14 @@ of PKCS#11; the adapter names them, also if it is killed on the way.
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from capsign_adapter.model.drift import DriftRow
+from capsign_cli import __main__ as cli
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.leaf_kinds import Act
 from support import needs
@@ -76,8 +78,16 @@ def told(dev: Dev, subject: str) -> list[Act]:
     ]
 
 
+def reconciled(dev: Dev, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What a responder finds in the store about the token."""
+    with pytest.raises(SystemExit):
+        cli.main(["audit", "reconcile", dev.about["store"], "-o", "json"])
+    incidents = json.loads(capsys.readouterr().out)["incidents"]
+    return [one["incident"] for one in incidents if one["incident"] == "unknown-key-object"]
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_a_replica_that_is_killed_between_finding_and_telling(dev, step):
+def test_a_replica_that_is_killed_between_finding_and_telling(dev, step, capsys):
     """Whatever the step: there is no row without an entry, the next life tells what the last one
     did not, and nothing is told twice.
     """
@@ -89,8 +99,10 @@ def test_a_replica_that_is_killed_between_finding_and_telling(dev, step):
     dev.replace_adapter(module=MODULE)
     assert eventually(lambda: names(dev) == {(DriftKind.UNKNOWN_OBJECT, label)})
     assert told(dev, label) == [Act.UNKNOWN_OBJECT]
+    assert reconciled(dev, capsys) == ["unknown-key-object"]
     stranger.destroys(label)
     assert eventually(lambda: not rows(dev))
+    assert reconciled(dev, capsys) == []
     assert told(dev, label) == [Act.UNKNOWN_OBJECT, Act.DRIFT_GONE]
 
 
