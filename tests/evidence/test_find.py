@@ -257,6 +257,27 @@ def test_everything_that_can_be_asked_for_of_an_entry_is_in_its_summary(entry):
                 assert summary.may_hold(selection, terms_of(selection.conditions)), name
 
 
+def test_a_batch_is_summarised_as_its_entry_is_decoded():
+    """What a life's batches share is decoded once: no byte of one may be taken for another's, nor
+    an entry that cannot be read for one that can.
+    """
+    entry, data = batch([record(1, "OPEN", T0), record(2, "INTENT", T0 + 5, intent_id=intent(7))])
+    for at, changed in [(-1, 0), *((at, 1 << bit) for at in range(len(entry)) for bit in (0, 7))]:
+        made = bytearray(entry)
+        made[at] ^= changed
+        event = of_entry(0, bytes(made))
+        summary = summarise(0, [entry, bytes(made)], [(0, APP, data), (1, APP, data)])
+        whole = event.what == "agent-batch" and made[-33:-1] == entry[-33:-1]
+        assert summary.unreadable == (
+            (made[1] == entry[1] and not whole) or event.what == UNREADABLE
+        )
+        assert summary.first_ms == min(event.time_ms, T0, of_entry(0, entry).time_ms)
+        for name in ("workload", "boot", "what"):
+            if value := getattr(event, FIELDS[name][0]):
+                wanted = select({name: [value]})
+                assert summary.may_hold(Selection(wanted), terms_of(wanted))
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=40))
 def test_entries_of_one_group_are_summarised_as_each_alone(made):
     """What a group shares is decoded once: it must not be taken for another group's."""

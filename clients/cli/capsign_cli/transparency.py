@@ -162,18 +162,18 @@ class Frontier:
         """Add one entry."""
         self._push(leaf_hash(entry), 0)
 
-    def extend(self, entries: Sequence[bytes]) -> bytes:
-        """Add entries. Returns the root over them alone if they are a complete subtree of this
-        tree: a power of two that begins at a multiple of itself; else the root of the tree.
+    def extend(self, hashes: Sequence[bytes]) -> bytes:
+        """Add leaves, by their hashes. Returns the root over them alone if they are a complete
+        subtree of this tree: a power of two that begins at a multiple of itself; else the root of
+        the tree.
         """
-        width = len(entries)
+        width = len(hashes)
         if not width or width & (width - 1) or self.size % width:
-            for entry in entries:
-                self.append(entry)
+            for each in hashes:
+                self._push(each, 0)
             return self.root()
         sha256 = hashlib.sha256
-        row = [sha256(b"\x00" + entry).digest() for entry in entries]
-        level = 0
+        row, level = list(hashes), 0
         while len(row) > 1:
             pairs = iter(row)
             row = [sha256(b"\x01" + left + next(pairs)).digest() for left in pairs]

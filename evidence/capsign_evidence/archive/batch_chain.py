@@ -53,18 +53,27 @@ class BatchChain:
     def take(self, leaf: int, entry: AgentBatch, batch: Batch | None) -> Iterator[Fault]:
         """What does not hold about this entry, its batch, and the batches before."""
         self.batches += 1
+        parsed = _parsed(batch) if batch is not None else None
         if batch is None:
             yield Fault("batch-missing", leaf, f"The batch of leaf {leaf} is not held.")
         elif hashlib.sha256(batch[2]).digest() != entry.batch_hash:
             text = f"The batch of leaf {leaf} is not the one that its entry names."
             yield Fault("batch-differs", leaf, text)
-        else:
-            yield from _contradictions(leaf, entry, batch)
-        yield from self._continued(leaf, entry, batch)
+        elif parsed is None:
+            yield Fault("batch-unreadable", leaf, f"The batch of leaf {leaf} cannot be read.")
+        elif batch[1] != entry.workload or _contradicts(parsed, entry):
+            text = (
+                f"The batch of leaf {leaf} is of another workload, boot or span than its entry "
+                "says."
+            )
+            yield Fault("batch-differs", leaf, text)
+        yield from self._continued(leaf, entry, parsed.previous if parsed is not None else None)
 
-    def _continued(self, leaf: int, entry: AgentBatch, batch: Batch | None) -> Iterator[Fault]:
+    def _continued(self, leaf: int, entry: AgentBatch, previous: bytes | None) -> Iterator[Fault]:
+        """What does not hold about it and those before; `previous` is the hash that the batch
+        names, None if it cannot be told.
+        """
         tip = self._tips.setdefault((entry.workload, entry.boot_id), _Tip())
-        previous = _previous(batch)
         if entry.first_sequence != tip.sequence + 1:
             text = (
                 f"Leaf {leaf} has records from {entry.first_sequence} on, and the batch before it "
@@ -81,33 +90,20 @@ class BatchChain:
         tip.closed = tip.closed or entry.closes
 
 
-def _previous(batch: Batch | None) -> bytes | None:
-    """The hash that a batch names, None if it cannot be told."""
-    if batch is None:
-        return None
+def _parsed(batch: Batch) -> pb.AuditBatch | None:
     try:
-        return pb.AuditBatch.FromString(batch[2]).previous
+        return pb.AuditBatch.FromString(batch[2])
     except DecodeError:
         return None
 
 
-def _contradictions(leaf: int, entry: AgentBatch, batch: Batch) -> Iterator[Fault]:
-    """Where a batch says another thing than its entry."""
-    try:
-        parsed = pb.AuditBatch.FromString(batch[2])
-    except DecodeError:
-        yield Fault("batch-unreadable", leaf, f"The batch of leaf {leaf} cannot be read.")
-        return
+def _contradicts(parsed: pb.AuditBatch, entry: AgentBatch) -> bool:
+    """Whether a batch says another thing than its entry."""
     sequences = [record.sequence for record in parsed.records]
-    closes = bool(parsed.records) and parsed.records[-1].kind == pb.AUDIT_KIND_CLOSE
-    expected = [*range(entry.first_sequence, entry.first_sequence + len(sequences))]
-    same = (
-        batch[1] == entry.workload
-        and parsed.boot_id == entry.boot_id
-        and sequences == expected
-        and sequences[-1:] == [entry.last_sequence]
-        and closes == entry.closes
+    closes = bool(sequences) and parsed.records[-1].kind == pb.AUDIT_KIND_CLOSE
+    return (
+        parsed.boot_id != entry.boot_id
+        or sequences != [*range(entry.first_sequence, entry.first_sequence + len(sequences))]
+        or sequences[-1:] != [entry.last_sequence]
+        or closes != entry.closes
     )
-    if not same:
-        text = f"The batch of leaf {leaf} is of another workload, boot or span than its entry says."
-        yield Fault("batch-differs", leaf, text)

@@ -51,6 +51,15 @@ _ONE = ord("1")
 _TAIL = INTENT_LEN + 2 * HASH_LEN
 """Bytes at the end of an entry of a signature that are its own; the rest it shares with others."""
 
+_HASHED_AND_CLOSES = HASH_LEN + 1
+_OF_BATCH = 8 + 8 + _HASHED_AND_CLOSES
+"""Bytes at the end of an entry of a batch that are its own: first and last sequence, hash, and
+whether it closes.
+"""
+_FIRST = (1).to_bytes(8, "big")
+"""The lowest sequence number; as bytes they sort as the numbers do."""
+_CLOSES = (b"\0", b"\x01")
+
 _KNOWN = bytes((leaf_fields.VERSION,))
 
 
@@ -147,13 +156,12 @@ def summarise(first: int, entries: Iterable[bytes], batches: Iterable[Batch]) ->
         if entry[:2] == _SIGNED:
             signed.append(entry)
             continue
-        event = of_entry(index, entry)
-        found.add(event)
-        if entry[1:2] == _BATCH:
-            while batch is not None and batch[0] < index:
-                batch = next(waiting, None)
-            here = batch if batch is not None and batch[0] == index else None
-            found.add_batch(here, event)
+        if entry[1:2] != _BATCH:
+            found.add(of_entry(index, entry))
+            continue
+        while batch is not None and batch[0] < index:
+            batch = next(waiting, None)
+        found.add_reported(entry, batch if batch is not None and batch[0] == index else None)
     found.add_signed(signed)
     return found.summary()
 
@@ -195,13 +203,24 @@ class _Found:
         if times:
             self._times |= {int.from_bytes(one, "big") for one in (min(times), max(times))}
 
-    def add_batch(self, batch: Batch | None, event: Event) -> None:
-        """Add its records. `event` is that of its leaf, which says whose they are."""
-        parsed = parsed_batch(batch[2], event.batch_hash) if batch is not None else None
+    def add_reported(self, entry: bytes, batch: Batch | None) -> None:
+        """As `add` of the event of a batch's entry, which says whose its records are; and those."""
+        of_life = _of_life(entry)
+        if of_life is None:
+            event = of_entry(0, entry)
+            self.add(event)
+            self._add_batch(batch, event.workload, event.batch_hash)
+            return
+        self._times.add(int.from_bytes(entry[2:10], "big"))
+        self._terms |= of_life[1]
+        self._add_batch(batch, of_life[0], entry[-_HASHED_AND_CLOSES:-1])
+
+    def _add_batch(self, batch: Batch | None, workload: str, batch_hash: bytes) -> None:
+        parsed = parsed_batch(batch[2], batch_hash) if batch is not None else None
         if batch is None or parsed is None:
             self._unreadable = True
             return
-        of, records = (event.workload, parsed.boot_id), list(parsed.records)
+        of, records = (workload, parsed.boot_id), list(parsed.records)
         shared = {one: _terms_of_record(of, *one) for one in {*map(_SHARED_OF_RECORD, records)}}
         if None in shared.values():
             known = [one for one in records if shared[_SHARED_OF_RECORD(one)] is not None]
@@ -258,6 +277,29 @@ _SHARED_OF_RECORD = attrgetter(
     "kind", "outcome", "reason", "grant", "caller", "algorithm", "key_version"
 )
 """What `_terms_of_record` takes."""
+
+
+def _of_life(entry: bytes) -> tuple[str, frozenset[int]] | None:
+    """Workload and terms of the entry of a batch; None for one that must be decoded: it cannot be
+    read, or tells what is the same for all batches of its agent's life in another way.
+    """
+    first = entry[-_OF_BATCH : -_OF_BATCH + 8]
+    last = entry[-_OF_BATCH + 8 : -_HASHED_AND_CLOSES]
+    if entry[:1] != _KNOWN or entry[-1:] not in _CLOSES or not _FIRST <= first <= last:
+        return None
+    return _terms_of_life(entry[10:-_OF_BATCH])
+
+
+@lru_cache(maxsize=1024)
+def _terms_of_life(shared: bytes) -> tuple[str, frozenset[int]] | None:
+    """Workload and terms of entries of batches that have this between their time and what is their
+    own; None if such an entry cannot be read.
+    """
+    own = _FIRST + _FIRST + bytes(HASH_LEN) + _CLOSES[0]
+    event = of_entry(0, _KNOWN + _BATCH + bytes(8) + shared + own)
+    if event.what == UNREADABLE:
+        return None
+    return event.workload, frozenset(_terms_of_event(event))
 
 
 @lru_cache(maxsize=4096)

@@ -100,20 +100,22 @@ class _Verification:
     def _take(self, tile: list[bytes]) -> None:
         first = self._tree.size
         batches = list(self._look(first, tile))
-        self._compare_hashes(first, tile)
-        self._hash(tile)
+        hashes = list(map(leaf_hash, tile))
+        self._compare_hashes(first, hashes)
+        self._hash(hashes)
         if len(tile) == TILE:
             self._compare_summary(first // TILE, tile, batches)
 
     def _compare_hashes(self, first: int, tile: list[bytes]) -> None:
-        """Hold the stored hashes of these leaves, which proofs begin with, against the entries."""
-        stored = self._archive.hashes(0, first, len(tile))
-        if stored != list(map(leaf_hash, tile)):
+        """Hold the stored hashes of these leaves, which proofs begin with, against the entries'."""
+        if self._archive.hashes(0, first, len(tile)) != tile:
             text = f"The stored hashes of leaves {first} to {first + len(tile) - 1} are not theirs."
             self._add("hashes-differ", first, text)
 
     def _hash(self, tile: list[bytes]) -> None:
-        """Grow the tree by a tile, and look at its root wherever a checkpoint is about it."""
+        """Grow the tree by the hashes of a tile's leaves, and look at its root wherever a
+        checkpoint is about it.
+        """
         first = self._tree.size
         ends = {head.size for head in self._heads if first < head.size < first + len(tile)}
         at = 0
