@@ -7,7 +7,7 @@ where one is missing. In doubt a change is weaker: then somebody else looks at i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +31,9 @@ from capsign_adapter.decide.policy_change import (
 SAME, STRONGER, WEAKER, BROADER = Strength
 
 NO_LIMIT = float("inf")
+
+FEW = 4
+"""Names of one kind that a line has."""
 
 _KIND_CHANGES = (
     "{what} from {old} to {new} (the private key of a direct one never leaves the token)"
@@ -108,16 +111,27 @@ def _key(part: doc.KeyPart) -> str:
 
 
 def _grant(part: doc.GrantPart) -> str:
-    workloads = ", ".join(sorted(part.workloads)[:4])
-    more = f" and {len(part.workloads) - 4} more" if len(part.workloads) > 4 else ""
-    algorithms = ", ".join(part.algorithms)
-    key = f"{part.tenant}/{part.key}"
-    protocols = " or ".join(f"{one.protocol} as {', '.join(one.roles)}" for one in part.protocols)
+    """What a line is cut off after comes last: names are as long as who wrote them likes."""
     rate = f"{part.rate.per_second} times a second" if part.rate is not None else "at any rate"
+    protocols = [f"{one.protocol} as {_few(one.roles)}" for one in part.protocols]
     return (
-        f"{workloads}{more} may sign {part.purpose} with {key} ({algorithms}) in {protocols}, "
-        f"{rate}, {part.min_custody} or stronger, handles live {part.ttl}"
+        f"{_counted(part.workloads, 'workload')} may sign {part.purpose} with "
+        f"{part.tenant}/{part.key} ({', '.join(part.algorithms)}), {rate}, {part.min_custody} or "
+        f"stronger, handles live {part.ttl}, in {_few(protocols)}: {_few(sorted(part.workloads))}"
     )
+
+
+def _role(part: doc.RolePart) -> str:
+    return f"{_counted(part.identities, 'holder')}: {_few(sorted(part.identities))}"
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}{'s' * (len(names) != 1)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{', '.join(names[:FEW])}{more}"
 
 
 TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
@@ -136,7 +150,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
             "roles": Parts(
                 lambda p: p.role,
                 lambda _, p: f"role {p.role}",
-                lambda p: ", ".join(sorted(p.identities)),
+                _role,
                 removed=lambda p: WEAKER if p.role in WATCH else STRONGER,
                 merge=_merged,
             ),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from capsign_adapter.decide import policy_document as doc
 from capsign_adapter.decide.policy_change import Change, Name, Strength, weakens
-from capsign_adapter.decide.policy_diff import lines, summary
+from capsign_adapter.decide.policy_diff import MAX_WORDS, line_of, lines, summary
 from capsign_adapter.decide.policy_load import parse_policy
 from capsign_adapter.decide.policy_plan import touched
 from capsign_adapter.decide.policy_shape import PolicyError, decode
@@ -332,6 +332,25 @@ def read(old: bytes, new: bytes) -> list[str]:
         *shown,
         *(f"touches {one.grant}: {', '.join(one.workloads)}: {one.words}" for one in reached),
     ]
+
+
+def test_no_length_of_a_name_hides_what_a_new_grant_may_do():
+    """What came out: with a few long SPIFFE IDs the line ended before it said with which key."""
+    long = [f"spiffe://capsign.test/{'x' * 230}/{number}" for number in range(9)]
+    roles = [f"{'r' * 60}{number}" for number in range(16)]
+    protocols = [{**JWT, "protocol": f"{'p' * 60}{number}", "roles": roles} for number in range(9)]
+
+    def added(policy):
+        grants = policy["grants"]
+        grants.append({**grants[0], "name": "n" * 64, "workloads": long, "protocols": protocols})
+
+    (found,) = changes(decode(edited(lambda p: None)), decode(edited(added)))
+    shown = line_of(found)
+    assert len(shown) == MAX_WORDS
+    assert (
+        "is new: 9 workloads may sign jwt with demo/orders (Ed25519, ES256, HS256, ML-DSA-65), at "
+        "any rate, adapter-memory or stronger, handles live 15m, in "
+    ) in shown
 
 
 def test_every_golden_file_is_of_a_kind():
