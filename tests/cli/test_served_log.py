@@ -85,6 +85,14 @@ def test_no_certificate_and_no_secret_is_told(run, capfd):
     assert "s3cret" not in err
 
 
+def test_a_file_that_is_not_there_yet_is_no_wrong_use(run, tmp_path):
+    """The trust bundle of a new installation comes minutes after the pod that exports: with
+    `--follow` it is looked for again, and the pod ended with exit code 2, again and again.
+    """
+    code, _, err = run("-o", "json", "--reader-ca", tmp_path / "later.pem")
+    assert (code, "later.pem cannot be used (No such file" in err) == (4, True)
+
+
 @pytest.fixture
 def short_lived(tmp_path):
     """A listener that closes each connection after so many answers and says nothing of it, what

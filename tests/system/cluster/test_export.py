@@ -33,6 +33,7 @@ def test_every_event_of_the_log_has_reached_the_receiver(fleet, tmp_path):
     ]
     (container,) = pod["status"]["containerStatuses"]
     assert container["ready"]
+    assert container["restartCount"] == 0, "it waits for what is not there yet, and for adapters"
     size = fleet.kubectl(
         "exec",
         "deployment/capsign-export",

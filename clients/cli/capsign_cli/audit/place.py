@@ -87,7 +87,7 @@ def _reader(command: Command) -> Command:
     ):
         command = click.option(
             f"--{name}",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            type=click.Path(path_type=Path, dir_okay=False),  # it may come later: a mounted file
             expose_value=False,
             callback=_remember,
             envvar=f"CAPSIGN_{name.upper().replace('-', '_')}",

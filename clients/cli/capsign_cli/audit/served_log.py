@@ -43,8 +43,9 @@ class Reader:
             made.load_cert_chain(self.cert, self.key)
         except (OSError, ValueError) as error:
             why = getattr(error, "reason", None) or getattr(error, "strerror", None)
+            which = getattr(error, "filename", None) or f"{self.ca}, {self.cert} and {self.key}"
             raise ArchiveError(
-                f"{self.ca}, {self.cert} and {self.key} cannot be used ({why or 'no PEM'}).",
+                f"{which} cannot be used ({why or 'no PEM'}).",
                 "Give the adapter's CA, and certificate and key of one reader.",
             ) from None
         return made
