@@ -7,16 +7,22 @@ only the fields that are set and those that must be.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from functools import partial
+from dataclasses import astuple
 from operator import attrgetter
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from capsign_wire.bound_values import (
+    FORMATS,
+    BoundError,
+    Length,
+    Number,
+    malformed,
+    too_large,
+)
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 
@@ -39,25 +45,15 @@ attestation each.
 MAX_BATCH_ITEMS = 1024
 """Most items in one signing batch, over all its groups."""
 
+MAX_NUMBER = 2**63 - 1
+"""The largest value of a 64-bit field that states no bound: what a store can hold. A request with a
+version of 2**64 - 1 ended as INTERNAL, in SQLite's driver.
+"""
+
 MANY = 8
 """Number of items from which they are checked field by field, see `_columns`."""
 
-_FORMATS: dict[int, tuple[re.Pattern[str], str]] = {
-    bounds_pb2.FORMAT_UNSPECIFIED: (re.compile(r"[\x20-\x7e]*"), "printable ASCII"),
-    bounds_pb2.FORMAT_NAME: (
-        re.compile(r"[a-z0-9][a-z0-9._-]*"),
-        "lower-case letters, digits, '.', '_' and '-'",
-    ),
-    bounds_pb2.FORMAT_SPIFFE_ID: (
-        re.compile(r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+"),
-        "a SPIFFE ID",
-    ),
-    bounds_pb2.FORMAT_OPAQUE: (re.compile(r"[A-Za-z0-9_-]*"), "base64url characters"),
-    bounds_pb2.FORMAT_TRACEPARENT: (
-        re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
-        "a W3C traceparent",
-    ),
-}
+_UNSIGNED_64 = frozenset({FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64})
 
 _SIZED = frozenset({FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING})
 
@@ -69,26 +65,6 @@ def taken_bytes(most: int) -> int:
     or `MARGIN_BYTES` more. gRPC refuses larger ones itself, unread and without a typed failure.
     """
     return most + min(most, MARGIN_BYTES)
-
-
-class _BoundError(Exception):
-    """A broken bound. Each level of the message adds its part to the path as the exception passes
-    it, so that valid messages need no paths.
-    """
-
-    def __init__(self, reason: failures_pb2.Reason.ValueType, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-        self.path = ""
-
-    def within(self, part: str) -> _BoundError:
-        dot = "." if self.path and not self.path.startswith("[") else ""
-        self.path = f"{part}{dot}{self.path}"
-        return self
-
-    def failure(self) -> FailureError:
-        return FailureError(self.reason, self.text.replace("{path}", self.path), field=self.path)
 
 
 class Unparsed:
@@ -114,7 +90,7 @@ def check(message: Message | Unparsed) -> None:
         raise message.failure()
     try:
         _checker(message.DESCRIPTOR)(message)
-    except _BoundError as broken:
+    except BoundError as broken:
         raise broken.failure() from None
 
 
@@ -136,9 +112,6 @@ def parse(
     return message
 
 
-_malformed = partial(_BoundError, failures_pb2.REASON_INPUT_MALFORMED)
-_too_large = partial(_BoundError, failures_pb2.REASON_INPUT_TOO_LARGE)
-
 _checkers: dict[str, Check] = {}
 
 
@@ -150,10 +123,10 @@ def _checker(descriptor: Any) -> Check:
 
 
 def _compile(descriptor: Any) -> Check:
-    plain: list[tuple[str, Check]] = []
-    """Fields that always have a value: name, and what to hold the value against."""
-    sized: list[tuple[str, _Length, int, int, Any, bool]] = []
-    """Those of them that have a length, and what it may be."""
+    sized: list[tuple[str, Length, int, int, Any, bool]] = []
+    """Fields that always have a value, and a length: name, and what that may be."""
+    numbers: list[tuple[str, Number, int]] = []
+    """Those that are numbers, and the largest."""
     enums: list[tuple[str, Check, frozenset[int], bool]] = []
     """Those of them that are enumerations: the known values, and whether 0 is too little."""
     nested: list[tuple[str, Check, bool]] = []
@@ -172,13 +145,13 @@ def _compile(descriptor: Any) -> Check:
             nested.append((field.name, single, bound.required))
         elif single is not None and field.containing_oneof is not None:
             choices.setdefault(field.containing_oneof.name, {})[field.name] = single
-        elif isinstance(single, _Length):
+        elif isinstance(single, Length):
             sized.append((field.name, single, *astuple(single)[:4]))
         elif single is not None and field.enum_type is not None:
             known = frozenset(field.enum_type.values_by_number)
             enums.append((field.name, single, known, bound.required))
-        elif single is not None:
-            plain.append((field.name, single))
+        elif isinstance(single, Number):
+            numbers.append((field.name, single, single.most))
 
     rules += [_choice_rule(*choice) for choice in choices.items()]
 
@@ -197,14 +170,16 @@ def _compile(descriptor: Any) -> Check:
                 value = getattr(message, name)
                 if value not in known or (required and not value):
                     single(value)
-            for name, single in plain:
-                single(getattr(message, name))
+            for name, number, largest in numbers:
+                value = getattr(message, name)
+                if value > largest:
+                    number(value)
             for name, single, required in nested:
                 if message.HasField(name):
                     single(getattr(message, name))
                 elif required:
-                    raise _malformed("The field {path} is missing.")
-        except _BoundError as broken:
+                    raise malformed("The field {path} is missing.")
+        except BoundError as broken:
             raise broken.within(name) from None
         for rule in rules:
             rule(message)
@@ -221,7 +196,7 @@ def _choice_rule(oneof: str, singles: Mapping[str, Check]) -> Check:
             return
         try:
             singles[name](getattr(message, name))
-        except _BoundError as broken:
+        except BoundError as broken:
             raise broken.within(name) from None
 
     return rule
@@ -237,11 +212,11 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     def rule(message: Any) -> None:
         values = getattr(message, name)
         if len(values) > most:
-            raise _too_large(
+            raise too_large(
                 f"The field {{path}} has {len(values)} items; at most {most} are taken."
             ).within(name)
         if len(values) < least:
-            raise _malformed(f"The field {{path}} needs at least {least} item.").within(name)
+            raise malformed(f"The field {{path}} needs at least {least} item.").within(name)
         if columns is not None and len(values) >= MANY and columns(values):
             return
         if single is not None:
@@ -250,7 +225,7 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
                 for value in values:
                     single(value)
                     checked += 1
-            except _BoundError as broken:
+            except BoundError as broken:
                 raise broken.within(f"[{checked}]").within(name) from None
 
     return rule
@@ -281,7 +256,7 @@ def _columns(descriptor: Any) -> Callable[[Sequence[Any]], bool] | None:
         try:
             for column, rule in zip(found, rules, strict=True):
                 rule(column)
-        except _BoundError:
+        except BoundError:
             return False  # which of them, is told by looking at them one by one
         return True
 
@@ -312,25 +287,17 @@ def _value_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check | None
         return _enum_rule(frozenset(field.enum_type.values_by_number), bound.required)
     if field.type in _SIZED:
         return _length_rule(field, bound)
-    if bound.max_value:
-        return _number_rule(bound.max_value)
+    if bound.max_value or field.type in _UNSIGNED_64:
+        return Number(bound.max_value or MAX_NUMBER)
     return None
 
 
 def _enum_rule(known: frozenset[int], required: bool) -> Check:
     def rule(value: int) -> None:
         if value not in known:
-            raise _malformed("The field {path} has a value that this version does not know.")
+            raise malformed("The field {path} has a value that this version does not know.")
         if required and value == 0:
-            raise _malformed("The field {path} is missing.")
-
-    return rule
-
-
-def _number_rule(most: int) -> Check:
-    def rule(value: int) -> None:
-        if value > most:
-            raise _too_large(f"The field {{path}} is above {most}.")
+            raise malformed("The field {path} is missing.")
 
     return rule
 
@@ -339,33 +306,6 @@ def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     least, most, optional = bound.min_len, bound.max_len, bound.optional_value
     if not most:
         raise TypeError(f"{field.full_name} states no max_len")
-    pattern, wording = _FORMATS[bound.format]
+    pattern, wording = FORMATS[bound.format]
     matches = pattern.fullmatch if field.type == FieldDescriptor.TYPE_STRING else None
-    return _Length(least, most, matches, optional or least == 0, wording)
-
-
-@dataclass(frozen=True, slots=True)
-class _Length:
-    """What the length of a value may be, and what a string must match. Called with a value, it
-    raises if that breaks it.
-    """
-
-    least: int
-    most: int
-    matches: Callable[[str], object] | None
-    may_be_empty: bool
-    wording: str
-    """What it must match, in words."""
-
-    def __call__(self, value: Any) -> None:
-        size = len(value)
-        if size == 0 and self.may_be_empty:
-            return
-        if size > self.most:
-            raise _too_large(
-                f"The field {{path}} is {size} bytes long; at most {self.most} are taken."
-            )
-        if size < self.least:
-            raise _malformed(f"The field {{path}} is {size} bytes long; it needs {self.least}.")
-        if self.matches is not None and not self.matches(value):
-            raise _malformed(f"The field {{path}} must be {self.wording}.")
+    return Length(least, most, matches, optional or least == 0, wording)

@@ -28,7 +28,7 @@ from capsign_wire.types.v1 import failures_pb2 as capsign_dot_types_dot_v1_dot_f
 from capsign_wire.types.v1 import signing_pb2 as capsign_dot_types_dot_v1_dot_signing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"\x84\x01\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1e\n\x0csecond_input\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\"\n\x0emessage_sha256\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\xb8\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\x12\x16\n\x0eopen_algorithm\x18\x07 \x01(\x08\x12\x1c\n\nsecond_kid\x18\x08 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\"\xc0\x01\n\x0bSignRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\x9e\x01\n\x0cSignResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\xab\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x16\n\x0eopen_algorithm\x18\x04 \x01(\x08\"\x84\x01\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\x12 \n\x0csigning_kids\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x02(\x03\"]\n\x0eGetJwksRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"h\n\x0fGetJwksResponse\x12\x1a\n\x07key_set\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x11\n\tmax_age_s\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\xd9\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12R\n\x07GetJwks\x12\".capsign.adapter.v1.GetJwksRequest\x1a#.capsign.adapter.v1.GetJwksResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n capsign/adapter/v1/signing.proto\x12\x12\x63\x61psign.adapter.v1\x1a!capsign/types/v1/algorithms.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1f\x63\x61psign/types/v1/failures.proto\x1a\x1e\x63\x61psign/types/v1/signing.proto\"\x84\x01\n\x08SignItem\x12\x1b\n\tintent_id\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\x12\x17\n\x05input\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x1e\n\x0csecond_input\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\"\n\x0emessage_sha256\x18\x04 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08 \x10 0\x01\"\xb8\x02\n\tSignGroup\x12\x1d\n\x0chandle_index\x18\x01 \x01(\rB\x07\x8a\xb5\x18\x03\x38\xff\x01\x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x1e\n\x0c\x65xpected_kid\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\x12\x1c\n\x06\x63\x61ller\x18\x05 \x01(\tB\x0c\x8a\xb5\x18\x08\x08\x01\x10@(\x01\x30\x01\x12\x36\n\x05items\x18\x06 \x03(\x0b\x32\x1c.capsign.adapter.v1.SignItemB\t\x8a\xb5\x18\x05\x18\x01 \x80\x08\x12\x16\n\x0eopen_algorithm\x18\x07 \x01(\x08\x12\x1c\n\nsecond_kid\x18\x08 \x01(\tB\x08\x8a\xb5\x18\x04\x10@(\x03\"\xd1\x01\n\x0bSignRequest\x12!\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x42\x0f\x8a\xb5\x18\x0b\x38\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x1f\n\x07handles\x18\x02 \x03(\x0c\x42\x0e\x8a\xb5\x18\n\x08\x01\x10\x80 \x18\x01 \x80\x02\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32\x1d.capsign.adapter.v1.SignGroupB\t\x8a\xb5\x18\x05\x18\x01 \x80\x02\x12\x1c\n\x0btraceparent\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x02\x12&\n\x13linked_traceparents\x18\x05 \x03(\tB\t\x8a\xb5\x18\x05\x10\x80\x02 @\"\xaf\x01\n\x0cSignResponse\x12!\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x42\x0f\x8a\xb5\x18\x0b\x38\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32\x1d.capsign.types.v1.SignedGroupB\x07\x8a\xb5\x18\x03 \x80\x02\x12*\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x19.capsign.types.v1.Failure\x12\x18\n\x10revocation_epoch\x18\x04 \x01(\x04\"N\n\x14ResolveIntentRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x1b\n\tintent_id\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x10\x10\x10\"\xae\x01\n\x15ResolveIntentResponse\x12-\n\x04\x64one\x18\x01 \x01(\x0b\x32\x1d.capsign.types.v1.SignedGroupH\x00\x12,\n\x07refused\x18\x02 \x01(\x0b\x32\x19.capsign.types.v1.FailureH\x00\x12*\n\x05never\x18\x03 \x01(\x0b\x32\x19.capsign.adapter.v1.NeverH\x00\x42\x0c\n\nresolution\"\x07\n\x05Never\"\xab\x01\n\x14GetPublicKeysRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12.\n\talgorithm\x18\x02 \x01(\x0e\x32\x1b.capsign.types.v1.Algorithm\x12\x30\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x16\n\x0eopen_algorithm\x18\x04 \x01(\x08\"\x84\x01\n\x15GetPublicKeysResponse\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.capsign.types.v1.PublicKeyB\x06\x8a\xb5\x18\x02 @\x12\x16\n\x0erefresh_hint_s\x18\x02 \x01(\r\x12 \n\x0csigning_kids\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06\x10@ \x02(\x03\"]\n\x0eGetJwksRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\"h\n\x0fGetJwksResponse\x12\x1a\n\x07key_set\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x10\x80\x80\x80\x01\x12\x14\n\x04\x65tag\x18\x02 \x01(\tB\x06\x8a\xb5\x18\x02\x10@\x12\x11\n\tmax_age_s\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\x91\x01\n\x10VerifyTagRequest\x12\x19\n\x06handle\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x01\x10\x80 \x12\x30\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x1f.capsign.types.v1.ContextSuffix\x12\x19\n\x07message\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x10\x80\x80\x04\x12\x15\n\x03tag\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01\x10@\"=\n\x11VerifyTagResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.capsign.types.v1.PublicKey2\xd9\x03\n\x0eSigningService\x12M\n\x04Sign\x12\x1f.capsign.adapter.v1.SignRequest\x1a .capsign.adapter.v1.SignResponse(\x01\x30\x01\x12\x64\n\rResolveIntent\x12(.capsign.adapter.v1.ResolveIntentRequest\x1a).capsign.adapter.v1.ResolveIntentResponse\x12\x64\n\rGetPublicKeys\x12(.capsign.adapter.v1.GetPublicKeysRequest\x1a).capsign.adapter.v1.GetPublicKeysResponse\x12R\n\x07GetJwks\x12\".capsign.adapter.v1.GetJwksRequest\x1a#.capsign.adapter.v1.GetJwksResponse\x12X\n\tVerifyTag\x12$.capsign.adapter.v1.VerifyTagRequest\x1a%.capsign.adapter.v1.VerifyTagResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNGROUP'].fields_by_name['items']._serialized_options = b'\212\265\030\005\030\001 \200\010'
   _globals['_SIGNGROUP'].fields_by_name['second_kid']._loaded_options = None
   _globals['_SIGNGROUP'].fields_by_name['second_kid']._serialized_options = b'\212\265\030\004\020@(\003'
+  _globals['_SIGNREQUEST'].fields_by_name['batch_id']._loaded_options = None
+  _globals['_SIGNREQUEST'].fields_by_name['batch_id']._serialized_options = b'\212\265\030\0138\377\377\377\377\377\377\377\377\377\001'
   _globals['_SIGNREQUEST'].fields_by_name['handles']._loaded_options = None
   _globals['_SIGNREQUEST'].fields_by_name['handles']._serialized_options = b'\212\265\030\n\010\001\020\200 \030\001 \200\002'
   _globals['_SIGNREQUEST'].fields_by_name['groups']._loaded_options = None
@@ -61,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNREQUEST'].fields_by_name['traceparent']._serialized_options = b'\212\265\030\003\020\200\002'
   _globals['_SIGNREQUEST'].fields_by_name['linked_traceparents']._loaded_options = None
   _globals['_SIGNREQUEST'].fields_by_name['linked_traceparents']._serialized_options = b'\212\265\030\005\020\200\002 @'
+  _globals['_SIGNRESPONSE'].fields_by_name['batch_id']._loaded_options = None
+  _globals['_SIGNRESPONSE'].fields_by_name['batch_id']._serialized_options = b'\212\265\030\0138\377\377\377\377\377\377\377\377\377\001'
   _globals['_SIGNRESPONSE'].fields_by_name['groups']._loaded_options = None
   _globals['_SIGNRESPONSE'].fields_by_name['groups']._serialized_options = b'\212\265\030\003 \200\002'
   _globals['_RESOLVEINTENTREQUEST'].fields_by_name['handle']._loaded_options = None
@@ -90,27 +94,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNGROUP']._serialized_start=323
   _globals['_SIGNGROUP']._serialized_end=635
   _globals['_SIGNREQUEST']._serialized_start=638
-  _globals['_SIGNREQUEST']._serialized_end=830
-  _globals['_SIGNRESPONSE']._serialized_start=833
-  _globals['_SIGNRESPONSE']._serialized_end=991
-  _globals['_RESOLVEINTENTREQUEST']._serialized_start=993
-  _globals['_RESOLVEINTENTREQUEST']._serialized_end=1071
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=1074
-  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=1248
-  _globals['_NEVER']._serialized_start=1250
-  _globals['_NEVER']._serialized_end=1257
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1260
-  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1431
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1434
-  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1566
-  _globals['_GETJWKSREQUEST']._serialized_start=1568
-  _globals['_GETJWKSREQUEST']._serialized_end=1661
-  _globals['_GETJWKSRESPONSE']._serialized_start=1663
-  _globals['_GETJWKSRESPONSE']._serialized_end=1767
-  _globals['_VERIFYTAGREQUEST']._serialized_start=1770
-  _globals['_VERIFYTAGREQUEST']._serialized_end=1915
-  _globals['_VERIFYTAGRESPONSE']._serialized_start=1917
-  _globals['_VERIFYTAGRESPONSE']._serialized_end=1978
-  _globals['_SIGNINGSERVICE']._serialized_start=1981
-  _globals['_SIGNINGSERVICE']._serialized_end=2454
+  _globals['_SIGNREQUEST']._serialized_end=847
+  _globals['_SIGNRESPONSE']._serialized_start=850
+  _globals['_SIGNRESPONSE']._serialized_end=1025
+  _globals['_RESOLVEINTENTREQUEST']._serialized_start=1027
+  _globals['_RESOLVEINTENTREQUEST']._serialized_end=1105
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_start=1108
+  _globals['_RESOLVEINTENTRESPONSE']._serialized_end=1282
+  _globals['_NEVER']._serialized_start=1284
+  _globals['_NEVER']._serialized_end=1291
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_start=1294
+  _globals['_GETPUBLICKEYSREQUEST']._serialized_end=1465
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_start=1468
+  _globals['_GETPUBLICKEYSRESPONSE']._serialized_end=1600
+  _globals['_GETJWKSREQUEST']._serialized_start=1602
+  _globals['_GETJWKSREQUEST']._serialized_end=1695
+  _globals['_GETJWKSRESPONSE']._serialized_start=1697
+  _globals['_GETJWKSRESPONSE']._serialized_end=1801
+  _globals['_VERIFYTAGREQUEST']._serialized_start=1804
+  _globals['_VERIFYTAGREQUEST']._serialized_end=1949
+  _globals['_VERIFYTAGRESPONSE']._serialized_start=1951
+  _globals['_VERIFYTAGRESPONSE']._serialized_end=2012
+  _globals['_SIGNINGSERVICE']._serialized_start=2015
+  _globals['_SIGNINGSERVICE']._serialized_end=2488
 # @@protoc_insertion_point(module_scope)

@@ -91,7 +91,9 @@ class Bound(_message.Message):
     optional_value: _builtins.bool
     """An empty value is allowed although min_len is above 0: it means "not given"."""
     max_value: _builtins.int
-    """Largest value of an integer field; 0 means the type's own limit."""
+    """Largest value of an integer field; 0 means the type's own limit, and 2^63 - 1 for uint64, which
+    is what a store can hold.
+    """
     required: _builtins.bool
     """The field must be given: a message must be present, an enum must not be 0."""
     def __init__(
