@@ -108,15 +108,24 @@ class Standing:
     """The incidents that stand, and the changes that nobody has taken yet."""
 
     def __init__(
-        self, incidents: Iterable[Incident] = (), waiting: Iterable[Incident] = ()
+        self,
+        incidents: Iterable[Incident] = (),
+        waiting: Iterable[Incident] = (),
+        forgotten: int = 0,
     ) -> None:
-        """`waiting`: what another one had found and had no room for; it is told if there is now."""
+        """`waiting`: what another one had found and had no room for; it is told if there is now.
+        `forgotten`: what it had no room to remember either.
+        """
         self._by_key = {one.key: one for one in incidents}
         self._of = Counter((one.kind in PASSING, one.workload) for one in self._by_key.values())
         self._all = Counter(one.kind in PASSING for one in self._by_key.values())
         self._changes: list[Change] = []
         self._untold = {one.key: one for one in waiting if one.key not in self._by_key}
         """The oldest first."""
+        self.forgotten = forgotten
+        """How often something that nothing shows again found no room among those that wait. It is
+        in the log and in no answer, so it stays counted.
+        """
         self._tell_waiting()
 
     def __iter__(self) -> Iterator[Incident]:
@@ -130,8 +139,10 @@ class Standing:
 
     @property
     def untold(self) -> int:
-        """How many were found while there was no room, and are not told yet; at most MAX_UNTOLD."""
-        return len(self._untold)
+        """How many were found while there was no room, and are not told: at most MAX_UNTOLD that
+        can be named yet, and those that were forgotten.
+        """
+        return len(self._untold) + self.forgotten
 
     def _full(self, key: IncidentKey) -> bool:
         """Whether there is no room for this one."""
@@ -175,6 +186,8 @@ class Standing:
             self._untold[key] = replace(waiting, count=grown, last=last)
         elif len(self._untold) < MAX_UNTOLD:
             self._untold[key] = fresh
+        elif key.kind in FOUND_ONCE:
+            self.forgotten += 1
         return False
 
     def ended(self, key: IncidentKey) -> None:

@@ -13,7 +13,13 @@ from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.incident_leaf import IncidentState
 from capsign_evidence.leaf_kinds import Act
-from capsign_evidence.reconcile.incidents import MAX_STANDING, Incident, IncidentKey, Standing
+from capsign_evidence.reconcile.incidents import (
+    MAX_STANDING,
+    MAX_UNTOLD,
+    Incident,
+    IncidentKey,
+    Standing,
+)
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.state import MAX_LIVES, MAX_LIVES_OF_KEY, Bounds, State
 from capsign_evidence.reconcile.timing import MAX_STEP_MS, Timing
@@ -366,6 +372,28 @@ def test_what_is_found_once_and_finds_no_room_is_told_once_there_is_some(log: Lo
     assert (change.state, change.incident.kind) == (IncidentState.FOUND, Kind.SPLIT_VIEW)
     assert change.incident.boot_id == agent.boot
     assert (reconciler.untold, reconciler.state.waiting) == (0, [])
+
+
+def test_what_finds_no_room_to_wait_either_stays_counted(log: Log) -> None:
+    """The 4,097th was in no number at all: an attacker who shows gaps by the thousand had his last
+    one for free.
+    """
+    crowd = [
+        Incident(Kind.GAP, WORKLOAD, numbered(number), b"", b"", 0, 1, 1, 1, 1)
+        for number in range(64 + MAX_UNTOLD)
+    ]
+    state = State(waiting=crowd[64:])
+    reconciler = Reconciler(TIMING, lambda index: log.entries[index], state, crowd[:64])
+    assert reconciler.untold == MAX_UNTOLD
+    agent = Agent(log, 1)
+    agent.write(pb.AuditRecord(kind=pb.AUDIT_KIND_SPLIT_VIEW, log_fault=pb.LOG_FAULT_FORKED))
+    agent.deliver()
+    for index, entry in enumerate(log.entries):
+        reconciler.entry(entry, log.batches.get(index))
+    assert (reconciler.take_changes(), reconciler.untold) == ([], MAX_UNTOLD + 1)
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode(reconciler.state), type=State)
+    again = Reconciler(TIMING, lambda index: log.entries[index], known, crowd[:64])
+    assert again.untold == MAX_UNTOLD + 1
 
 
 def test_what_waits_for_room_is_told_as_soon_as_another_ends() -> None:
