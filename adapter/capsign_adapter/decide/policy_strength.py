@@ -32,6 +32,8 @@ SAME, STRONGER, WEAKER, BROADER = Strength
 
 NO_LIMIT = float("inf")
 
+DAY_MINUTES = 24 * 60
+
 FEW = 4
 """Names of one kind that a line has."""
 
@@ -69,6 +71,34 @@ class _Identities(Names):
     def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
         lost = WEAKER if subject.removeprefix("role ") in WATCH else STRONGER
         return Names(self.what, BROADER, lost).changes(subject, old, new, table)
+
+
+class _Window:
+    """The part of a day in which a key is rotated. What misses it waits for the next day, so that a
+    shorter one rotates later, and one at another hour no later than before.
+    """
+
+    def changes(self, subject: str, old: Any, new: Any, table: Any) -> Iterator[Change]:
+        before, after = _minutes(old), _minutes(new)
+        if old == new or before == after == DAY_MINUTES:
+            return
+        strength = SAME
+        if before != after:
+            strength = STRONGER if after > before else WEAKER
+        yield Change(subject, strength, f"is rotated {_hours(new)} in place of {_hours(old)}")
+
+
+def _minutes(window: doc.WindowPart | None) -> int:
+    if window is None:
+        return DAY_MINUTES
+    begin, end = (int(time[:2]) * 60 + int(time[3:]) for time in (window.begin, window.end))
+    return (end - begin) % DAY_MINUTES or DAY_MINUTES
+
+
+def _hours(window: doc.WindowPart | None) -> str:
+    if _minutes(window) == DAY_MINUTES or window is None:
+        return "at any hour"
+    return f"from {window.begin} to {window.end}"
 
 
 class _Canary:
@@ -181,16 +211,10 @@ TABLE: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
         },
         doc.RotationPart: {
             "every": _time("the time between rotations", WEAKER, STRONGER),
-            "jitter": _time("the jitter of rotations", SAME, SAME),
-            "window": Part(
-                added=(SAME, "is rotated in a window of the day only"),
-                removed=(SAME, "is rotated at any hour"),
-            ),
+            "jitter": _time("how much later a rotation may be", WEAKER, STRONGER),
+            "window": _Window(),
         },
-        doc.WindowPart: {
-            "begin": Choice("the begin of the window of rotations", always(SAME)),
-            "end": Choice("the end of the window of rotations", always(SAME)),
-        },
+        doc.WindowPart: {"begin": Name(), "end": Name()},  # as a whole: see `_Window`
         doc.GrantPart: {
             "name": Name(),
             "tenant": Choice(
