@@ -55,6 +55,13 @@ test-system: venv system-packages ## Real processes, sockets, tokens, databases 
 	$(BIN)/python -m pytest -q \
 		$(call parallel,--dist loadfile --no-loadscope-reorder) \
 		-m "system and not kube" tests
+	$(MAKE) test-native
+
+.PHONY: test-native
+test-native: venv ## The system tests of an agent's socket, with the other engine (decision 77)
+	CAPSIGN_DEV_ENGINE=native $(BIN)/python -m pytest -q \
+		$(call parallel,--dist loadfile --no-loadscope-reorder) \
+		tests/system/test_hostile_agent_socket.py tests/system/test_many_calls_at_once.py
 
 .PHONY: test-long
 test-long: venv system-packages ## What is repeated, as often as a night allows

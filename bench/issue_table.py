@@ -24,9 +24,9 @@ def p50_e(told: Told) -> float:
 
 
 def servers_e(told: Told) -> float:
-    """CPU a signature of agent and adapters, E."""
+    """CPU a signature of agent and adapters, E: of what one raw signature takes of it."""
     cpu = told["cpu_us"]
-    return float((cpu["agent"] + cpu["adapter"]) * told["p50_e"] / told["p50_us"])
+    return float((cpu["agent"] + cpu["adapter"]) / told["e_cpu_us"])
 
 
 def agent_mib(told: Told) -> float:

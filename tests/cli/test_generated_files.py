@@ -6,6 +6,7 @@ import datetime
 import importlib.resources
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,16 @@ def test_listeners_are_where_the_variable_says(monkeypatch):
     monkeypatch.setenv(layouts.PORTS_VARIABLE, "21000-21099")
     (found,) = layouts.free_listeners(1)
     assert 21_000 <= int(found.address.rpartition(":")[2]) <= 21_099
+
+
+def test_the_agent_serves_with_the_engine_that_the_variable_names(monkeypatch, tmp_path):
+    place = layouts.Layout(tmp_path, tmp_path)
+    app = DevelopmentCa(tmp_path / "pki").issue("app", "/ns/demo/sa/app")
+    plain = layouts.agent_config(place, [], app, tmp_path / "ca.pem")
+    monkeypatch.setenv(layouts.ENGINE_VARIABLE, "native")
+    named = layouts.agent_config(place, [], app, tmp_path / "ca.pem")
+    assert "front" not in tomllib.loads(plain)
+    assert tomllib.loads(named)["front"] == {"engine": "native"}
 
 
 @pytest.mark.parametrize("told", ["21000", "21099-21000", "80-90", "21000-70000", "a-b"])

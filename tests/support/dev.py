@@ -22,9 +22,6 @@ from capsign_adapter.store.open import open_store
 from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-ENGINE_VARIABLE = "CAPSIGN_TEST_ENGINE"
-"""Names the engine with which the agents of system tests serve (decision 77); grpcio without it."""
-
 
 class Dev:
     """Adapters, an agent, a token and a store, in processes of their own."""
@@ -42,15 +39,8 @@ class Dev:
         """
         self.directory = directory
         self._release = dict(release or {})
-        up = ("up", "--workers", str(workers), *arguments, "-o", "json")
-        self.about: dict[str, Any] = json.loads(self._cli(*up))
-        engine = os.environ.get(ENGINE_VARIABLE)
-        if engine and release is None:
-            config = Path(self.about["agent"]["config"])
-            section = f'[front]\nengine = "{engine}"\n\n[[sockets]]'
-            config.write_text(config.read_text().replace("[[sockets]]", section, 1))
-            self.end(self.agent)
-            self.about = json.loads(self._cli(*up))
+        told = self._cli("up", "--workers", str(workers), *arguments, "-o", "json")
+        self.about: dict[str, Any] = json.loads(told)
         self._started: list[subprocess.Popen] = []
         self._adapters: list[subprocess.Popen] = []
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support import engines
 from support.dev import Dev
 
 
@@ -12,6 +13,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "/tests/system/" in str(item.path):
             item.add_marker(pytest.mark.system)
+    engines.expect(items)
 
 
 @pytest.fixture

@@ -38,7 +38,10 @@ class Exchange:
         groups. If the caller gives up (the task is cancelled), what was not sent is withdrawn.
         """
         await self._send(works, deadline, traceparent)
-        rotated = [work for work in works if work.waiting_for_new_key()]
+        rotated: list[GroupWork] = []
+        for work in works:
+            if work.kid and work.waiting_for_new_key():
+                rotated.append(work)  # noqa: PERF401 # nearly always there is none, and no list
         if rotated:
             await self._send_anew(rotated, deadline, traceparent)
 

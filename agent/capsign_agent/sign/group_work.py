@@ -51,6 +51,7 @@ class GroupWork:
         "scope",
         "second_kid",
         "seconds",
+        "signed",
         "signed_by",
         "whole",
     )
@@ -79,6 +80,8 @@ class GroupWork:
         refused.
         """
         self.refused: Sequence[int] = ()
+        self.signed = 0
+        """How many items are known to be signed: those of answers in which all are."""
         self.signed_by: list[types_pb2.SignedBy] = []
         """The keys that signed, each once. `key` of a signature is an index into this list."""
         self.whole: types_pb2.SignedGroup | None = None
@@ -114,9 +117,11 @@ class GroupWork:
         """Put the items of one answer into their places. If the pieces of a group were signed by
         two key versions, the reply names both.
         """
-        if answer.all_signed and answer.group is not None and len(positions) == len(self.results):
-            self.whole = answer.group
-            return
+        if answer.all_signed:
+            self.signed += len(positions)
+            if answer.group is not None and len(positions) == len(self.results):
+                self.whole = answer.group
+                return
         places: Sequence[int] = ()
         moved = False
         if len(answer.signed_by) == 1 and not self.signed_by:  # nearly always

@@ -105,7 +105,8 @@ class SigningPath:
         for works, took_s in ended:
             for work in works:
                 self._took.record(took_s, metric_name(work.group.algorithm))
-                done += len(work.results) - (0 if work.whole is not None else self._failed(work))
+                items = len(work.results)
+                done += items if work.signed == items else items - self._failed(work)
         if done:
             self._metrics.observe_calls(None, items=done)
 

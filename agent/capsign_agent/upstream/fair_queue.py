@@ -51,7 +51,10 @@ class FairQueue(Generic[T]):
 
     def append(self, one: T) -> None:
         """Add an item at the end of its owner's queue."""
-        self._line(one).append(one)
+        line = self._lines.get(self._owner(one))
+        if line is None:
+            line = self._line(one)
+        line.append(one)
 
     def append_first(self, one: T) -> None:
         """Add an item at the front of its owner's queue."""

@@ -34,6 +34,8 @@ PORTS_VARIABLE = "CAPSIGN_DEV_PORTS"
 """Names other ports, as `20000-20999`, both ends included: for deployments whose adapters are down
 at times, so that no other takes their ports meanwhile.
 """
+ENGINE_VARIABLE = "CAPSIGN_DEV_ENGINE"
+"""Names what serves the applications' sockets (`front.engine`); the agent's default without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ def agent_config(layout: Layout, listeners: list[Listener], workload: Identity, 
         "journal": {"dir": layout.state / "journal"},
         "health": {"path": layout.health},
     }
+    if engine := os.environ.get(ENGINE_VARIABLE):
+        sections["front"] = {"engine": engine}
     text = toml(sections)
     for name, grants in CONTAINERS.items():
         text += "\n" + toml(
