@@ -181,6 +181,12 @@ def test_people_get_a_line_for_each_and_how_much_was_read(place, capsys):
         (["--outcome", "bad"], "never"),
         (["--act", "dance"], "key-revoked"),
         (["--key", "a/b/c"], "TENANT/KEY/VERSION"),
+        (["--key", "a/b/0"], "TENANT/KEY/VERSION"),
+        (["--key", "a/b/99999999999"], "TENANT/KEY/VERSION"),
+        (["--key", "Shop/orders"], "TENANT/KEY/VERSION"),
+        (["--workload", "sa/checkout"], "a SPIFFE ID"),
+        (["--tenant", "Shop"], "lower-case letters"),
+        (["--grant", "checkout orders"], "lower-case letters"),
         (["--key", "shop/x", "--tenant", "bank"], "two tenants"),
         (["--since", "yesterday"], "2026-11-30T03:00:00Z"),
         (["--since", "2026-11-30T03:00:00"], "2026-11-30T03:00:00Z"),
@@ -190,6 +196,9 @@ def test_people_get_a_line_for_each_and_how_much_was_read(place, capsys):
     ],
 )
 def test_wrong_use_says_what_there_is(place, asked, said, capsys):
+    """A workload without `spiffe://` was answered with no events and exit code 0, which reads as
+    if nothing had happened.
+    """
     code, out, err = run(place, *asked, capsys=capsys)
     assert (code, out) == (2, "")
     assert said in err

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from capsign_cli.audit.parameters import HASH, MOMENT, UUID_TYPE
+from capsign_cli.audit.parameters import HASH, MOMENT, NAME, SPIFFE, UUID_TYPE
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
     from capsign_evidence.archive.selection import Selection
+
+_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+_KEY = re.compile(rf"(?:({_NAME})/)?({_NAME})|({_NAME})/({_NAME})/([1-9][0-9]{{0,9}})")
+"""A key, of a tenant, and a version of it."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 STREAMS = ("adapter", "agent")
 
 _ASKED: tuple[tuple[str, Any, str], ...] = (
-    ("workload", str, "SPIFFE ID."),
-    ("tenant", str, "Tenant."),
-    ("purpose", str, "Purpose."),
+    ("workload", SPIFFE, "SPIFFE ID."),
+    ("tenant", NAME, "Tenant."),
+    ("purpose", NAME, "Purpose."),
     ("algorithm", str, "Algorithm, as policies name it."),
-    ("grant", str, "Grant."),
+    ("grant", NAME, "Grant."),
     ("caller", str, "The agent's socket."),
     ("intent", UUID_TYPE, "Intent id."),
     ("context", HASH, "SHA-256 of a context."),
@@ -96,15 +101,12 @@ def selection(given: Mapping[str, Any]) -> Selection:
 
 
 def _key(text: str) -> dict[str, Any]:
-    parts = text.split("/")
-    match parts:
-        case [key]:
-            return {"key": key}
-        case [tenant, key]:
-            return {"tenant": tenant, "key": key}
-        case [tenant, key, version] if version.isascii() and version.isdigit():
-            return {"tenant": tenant, "key": key, "version": int(version)}
-    raise _wrong(f"{text!r} is no key.", "A key is KEY, TENANT/KEY or TENANT/KEY/VERSION.")
+    found = _KEY.fullmatch(text)
+    if found is None:
+        raise _wrong(f"{text!r} is no key.", "A key is KEY, TENANT/KEY or TENANT/KEY/VERSION.")
+    named: dict[str, Any] = {"tenant": found[1] or found[3], "key": found[2] or found[4]}
+    named["version"] = int(found[5]) if found[5] else None
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _tables() -> dict[str, set[str]]:

@@ -48,6 +48,26 @@ class Moment(click.ParamType[int]):
         return int(at.timestamp() * 1000)
 
 
+class Written(click.ParamType[str]):
+    """A text as the log has it. Anything else is wrong use: a question that nothing can answer must
+    not look like one to which the answer is nothing.
+    """
+
+    def __init__(self, form: str, most: int, example: str) -> None:
+        """`form` is a `Format` of `bounds.proto` without its prefix."""
+        self.name = form.lower().replace("_", "-")
+        self._form, self._most, self._example = form, most, example
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from capsign_wire.bound_values import FORMATS
+        from capsign_wire.types.v1 import bounds_pb2
+
+        pattern, words = FORMATS[bounds_pb2.Format.Value(f"FORMAT_{self._form}")]
+        if not pattern.fullmatch(value) or len(value) > self._most:
+            self.fail(f"{value!r} is not {words}, as {self._example}", param, ctx)
+        return value
+
+
 class Hexadecimal(click.ParamType[bytes]):
     """Bytes of a given length in hexadecimal; 16 bytes also as a UUID."""
 
@@ -73,3 +93,5 @@ class Hexadecimal(click.ParamType[bytes]):
 MOMENT = Moment()
 UUID_TYPE = Hexadecimal(16)
 HASH = Hexadecimal(32)
+NAME = Written("NAME", 64, "orders-jwt")
+SPIFFE = Written("SPIFFE_ID", 255, "spiffe://shop.example/ns/shop/sa/checkout")
