@@ -144,7 +144,8 @@ def main() -> None:
     )
     verified = json.loads(capsign("log", "verify", "--dir", directory, "-o", "json", capture=True))
     for line in verified["checkpoint"].rstrip().split("\n"):
-        console.print(f"  [dim]│[/] {line}", soft_wrap=True)
+        short = line if len(line) <= 120 else f"{line[:60]}… ({len(line)} characters)"
+        console.print(f"  [dim]│[/] {short}", soft_wrap=True)
     console.print(
         f"  [green]verified[/]: {verified['leaves']} leaves, root "
         f"{verified['root'][:16]}…, signed by the key in the token"

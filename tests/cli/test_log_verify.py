@@ -154,6 +154,20 @@ def test_a_policy_says_which_witnesses_must_have_cosigned(log, verify, tmp_path)
     assert verify("--policy", policy, code=2)["reason"] == "POLICY_MALFORMED"
 
 
+def test_people_are_not_shown_four_thousand_characters(log, served, verify, capsys, tmp_path):
+    """Of its ML-DSA signature they had a wall, in the first minute with `make demo`."""
+    long = checkpoint(ENTRIES) + SignatureLine("x.test", b"1234", bytes(3000)).text().encode()
+    log.show(ENTRIES, long)
+    assert verify()["checkpoint"] == long.decode()
+    kept = tmp_path / "kept"
+    with pytest.raises(SystemExit):
+        cli.main(["log", "verify", *served[1], "--remember", str(kept)])
+    shown = capsys.readouterr().out
+    assert "x.test" in shown
+    assert max(map(len, shown.splitlines())) < 160
+    assert kept.read_bytes() == long
+
+
 def altered(log):
     log.entries[300] = b"entry 3OO"
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BUNDLE = 256
 """Entries in a full bundle, C2SP tlog-tiles."""
 
+WIDTH = 120
+"""Characters of a checkpoint's line that people are shown."""
+
 
 @click.command()
 @click.option(
@@ -93,8 +96,19 @@ def verify(log_key: str | None, policy: Path | None, remember: Path | None, **op
             "log_key": trusted,
             "witnesses": witnesses,
             "extends": before.size if before is not None else None,
-            "checkpoint": answer.checkpoint.decode(),
+            "checkpoint": _shown(answer.checkpoint.decode()),
         }
+    )
+
+
+def _shown(checkpoint: str) -> str:
+    """The checkpoint, whole in JSON. For people an ML-DSA signature, some 4,000 characters, is told
+    from another by its beginning; the file of --remember has all of it.
+    """
+    if output.is_json():
+        return checkpoint
+    return "".join(
+        one if len(one) <= WIDTH else f"{one[:WIDTH]}…\n" for one in checkpoint.splitlines(True)
     )
 
 
