@@ -86,6 +86,9 @@ def test_summaries_are_kept_by_tile_and_what_is_there_stays(store, opened):
         store.save_summaries(0, [b"0", b"1"])
         store.save_summaries(1, [b"other", b"2"])
         assert store.summarised_tiles() == 3
+        assert store.summaries(1, 9, 1) == [(1, b"1"), (2, b"2")]
+        assert store.summaries(0, 1, 1) == [(0, b"0")]
+        assert store.summaries(0, 9, 0) == []
         assert list(archive.summaries(1)) == [(1, b"1"), (2, b"2")]
         store.save_summaries(3, [b"%d" % tile for tile in range(3, 1100)])
         assert [tile for tile, _ in archive.summaries(1)] == list(range(1, 1100))

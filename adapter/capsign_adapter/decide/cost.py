@@ -145,6 +145,7 @@ _CALLS: Mapping[str, Callable[[Any], int]] = {
     "GetConsistencyProof": lambda _: 4 * READ,
     "GetReceipt": lambda _: CHECKPOINT + 5 * READ,
     "GetBatches": lambda _: 8 * READ,
+    "GetSummaries": lambda _: 8 * READ,
     "Renew": lambda _: REVIEW + RECORD,
     "GetTrustBundle": lambda _: 0,
     "ListKeys": lambda _: READ,

@@ -47,6 +47,7 @@ from capsign_adapter.store.interfaces.control import ControlState
 from capsign_adapter.store.interfaces.evidence import AuditBatches, EvidenceLog
 from capsign_adapter.store.interfaces.ledger import Ledger
 from capsign_adapter.store.interfaces.reconciliation import ReconciliationStore
+from capsign_adapter.store.interfaces.summaries import Summaries
 
 READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 """Roles that may read whole entries: they name workloads."""
@@ -55,8 +56,13 @@ READERS = frozenset({Role.AUDITOR, Role.OPERATOR, Role.RESPONDER})
 MAX_BATCHES, MAX_BATCH_BYTES = 256, 2 * 1024 * 1024
 """Batches of one answer, and its bytes if it has more than one."""
 
+MAX_SUMMARIES, MAX_SUMMARY_BYTES = 128, 32 * 1024
+"""Summaries of one answer, and bytes of each; a usual one has two thousand."""
 
-class PublicLog(ControlState, EvidenceLog, AuditBatches, ReconciliationStore, Ledger, Protocol):
+
+class PublicLog(
+    ControlState, EvidenceLog, AuditBatches, ReconciliationStore, Ledger, Summaries, Protocol
+):
     """The parts of the store that this service reads and writes."""
 
 
@@ -254,6 +260,16 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         )
         return pb.GetBatchesResponse(
             batches=batch_file(taken), next_leaf=after if after < end else request.end_leaf
+        )
+
+    @guarded
+    def GetSummaries(self, peer: Peer, request: pb.GetSummariesRequest) -> pb.GetSummariesResponse:
+        """Returns the summaries of tiles from this one on, as many as fit into an answer."""
+        self._reader(peer)
+        found = self._store.summaries(request.first_tile, MAX_SUMMARIES, MAX_SUMMARY_BYTES)
+        return pb.GetSummariesResponse(
+            summaries=[pb.TileSummary(tile=tile, summary=data) for tile, data in found],
+            next_tile=found[-1][0] + 1 if len(found) == MAX_SUMMARIES else 0,
         )
 
     def _known(self, peer: Peer) -> None:

@@ -234,6 +234,9 @@ class RelationalStore(
     def summarised_tiles(self) -> int:
         return self.read(summaries.tiles)
 
+    def summaries(self, first_tile: int, most: int, longest: int) -> list[tuple[int, bytes]]:
+        return self.read(lambda tx: summaries.after(tx, first_tile, most, longest))
+
     def save_summaries(self, first_tile: int, made: Sequence[bytes]) -> None:
         self._together(lambda tx, _: summaries.save(tx, first_tile, made))
 

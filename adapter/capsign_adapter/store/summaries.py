@@ -20,6 +20,18 @@ def tiles(tx: Reader) -> int:
     return int(held[0]) // TILE_WIDTH if held and held[0] is not None else 0
 
 
+def after(tx: Reader, first_tile: int, most: int, longest: int) -> list[tuple[int, bytes]]:
+    """The first `most` of tiles from this one on that have `longest` bytes at most."""
+    rows = tx.all(
+        "SELECT tile_index, summary FROM log_summaries WHERE tile_index >= ? AND "
+        "LENGTH(summary) <= ? ORDER BY tile_index LIMIT ?",
+        first_tile,
+        longest,
+        most,
+    )
+    return [(int(tile), bytes(summary)) for tile, summary in rows]
+
+
 def retire(tx: Transaction, held: int) -> None:
     """Let go of those of tiles before leaf `held`, the first that the store still holds."""
     tx.send("DELETE FROM log_summaries WHERE tile_index < ?", held // TILE_WIDTH)

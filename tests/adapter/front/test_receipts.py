@@ -98,6 +98,30 @@ def test_batches_are_for_readers_and_come_in_bounded_answers(replica):
     assert ([index for index, _ in page], after) == ([taken[3][0]], last)
 
 
+def test_summaries_are_for_readers_and_come_in_bounded_answers(replica):
+    with asked_by(replica, APP) as stub:
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GetSummaries(pb.GetSummariesRequest(), timeout=10)
+        assert FailureError.from_rpc(caught.value).reason == reasons.REASON_ROLE_MISSING
+    held = [b"%d" % tile for tile in range(300)]
+    held[7] = bytes(32 * 1024 + 1)
+    replica.rig.store.save_summaries(0, held)
+    found: dict[int, bytes] = {}
+    pages: list[int] = []
+    next_tile = 0
+    with asked_by(replica, AUDITOR) as stub:
+        while not pages or next_tile:
+            request = pb.GetSummariesRequest(first_tile=next_tile)
+            answer = stub.GetSummaries(request, timeout=10)
+            found |= {one.tile: one.summary for one in answer.summaries}
+            next_tile = answer.next_tile
+            pages.append(len(answer.summaries))
+        beyond = stub.GetSummaries(pb.GetSummariesRequest(first_tile=2**62), timeout=10)
+    assert pages == [128, 128, 43]
+    assert found == {tile: data for tile, data in enumerate(held) if tile != 7}
+    assert (list(beyond.summaries), beyond.next_tile) == ([], 0)
+
+
 def _submit(stub, boot: bytes) -> tuple[int, bytes]:
     record = pb.AuditRecord(sequence=1, time_ms=1, kind=pb.AUDIT_KIND_OPEN)
     batch = pb.AuditBatch(boot_id=boot, records=[record]).SerializeToString(deterministic=True)

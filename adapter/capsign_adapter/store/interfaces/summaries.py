@@ -14,3 +14,8 @@ class Summaries(Protocol):
 
     def save_summaries(self, first_tile: int, summaries: Sequence[bytes]) -> None:
         """Add those of the tiles from this one on. What is there already stays."""
+
+    def summaries(self, first_tile: int, most: int, longest: int) -> list[tuple[int, bytes]]:
+        """The first `most` summaries of tiles from this one on, each with the tile's index, without
+        those of more than `longest` bytes. Tiles that moved to cold files have theirs there.
+        """

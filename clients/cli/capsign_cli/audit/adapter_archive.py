@@ -119,7 +119,28 @@ class AdapterArchive:
             first_leaf = answer.next_leaf
 
     def summaries(self, first_tile: int) -> Iterator[tuple[int, bytes]]:
-        yield from ()
+        """Those that the adapter gives; none of one of an earlier release, whose log is read."""
+        import grpc
+        from capsign_wire.adapter.v1 import evidence_pb2
+
+        while True:
+            request = evidence_pb2.GetSummariesRequest(first_tile=first_tile)
+            try:
+                answer = self._evidence.GetSummaries(request, timeout=SECONDS)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return
+                raise
+            for one in answer.summaries:
+                if one.tile < first_tile:
+                    raise _contradicts("The adapter's answer goes back.")
+                yield one.tile, one.summary
+                first_tile = one.tile + 1
+            if not answer.next_tile:
+                return
+            if answer.next_tile < first_tile or not answer.summaries:
+                raise _contradicts("The adapter's answer does not go on.")
+            first_tile = answer.next_tile
 
     def policies(self) -> Iterator[bytes]:
         for version in self._known_versions().values():

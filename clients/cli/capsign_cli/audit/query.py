@@ -45,8 +45,8 @@ def query(
     ARCHIVE is the store's file or a copy of it, the postgresql:// URL of a store, a directory of
     tiles, or a store and, after a comma, the directory that its first leaves were moved to.
 
-    Without ARCHIVE a running adapter is asked, for as long as you believe it; it reads the whole
-    log, so of a large one read the store.
+    Without ARCHIVE a running adapter is asked, for as long as you believe it: for summaries of the
+    log, and for the entries that they do not rule out.
 
     Give an option several times for any of several values; different options must all hold. What a
     pod itself refused is found too, also by --tenant, --key and --pod, which the policies and

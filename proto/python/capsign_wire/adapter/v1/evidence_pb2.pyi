@@ -716,3 +716,79 @@ class GetBatchesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBatchesResponse: _TypeAlias = GetBatchesResponse  # noqa: Y015
+
+@_typing.final
+class GetSummariesRequest(_message.Message):
+    """Asks for summaries of tiles."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_TILE_FIELD_NUMBER: _builtins.int
+    first_tile: _builtins.int
+    """The first tile that is looked at."""
+    def __init__(
+        self,
+        *,
+        first_tile: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_tile", b"first_tile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSummariesRequest: _TypeAlias = GetSummariesRequest  # noqa: Y015
+
+@_typing.final
+class TileSummary(_message.Message):
+    """The summary of one full tile: docs/formats.md, "Summaries"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TILE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    tile: _builtins.int
+    """Its index."""
+    summary: _builtins.bytes
+    """Its times and the filter over what it is about."""
+    def __init__(
+        self,
+        *,
+        tile: _builtins.int = ...,
+        summary: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "tile", b"tile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TileSummary: _TypeAlias = TileSummary  # noqa: Y015
+
+@_typing.final
+class GetSummariesResponse(_message.Message):
+    """Summaries, as many as fit into one answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARIES_FIELD_NUMBER: _builtins.int
+    NEXT_TILE_FIELD_NUMBER: _builtins.int
+    next_tile: _builtins.int
+    """The first tile that was not looked at: ask on from there. 0: there are no more."""
+    @_builtins.property
+    def summaries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TileSummary]:
+        """Ascending. A tile that is left out has none, or a larger one: it must be read."""
+
+    def __init__(
+        self,
+        *,
+        summaries: _abc.Iterable[Global___TileSummary] | None = ...,
+        next_tile: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_tile", b"next_tile", "summaries", b"summaries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSummariesResponse: _TypeAlias = GetSummariesResponse  # noqa: Y015

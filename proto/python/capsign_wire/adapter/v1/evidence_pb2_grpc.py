@@ -76,6 +76,11 @@ class EvidenceServiceStub(object):
                 request_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.SerializeToString,
                 response_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.FromString,
                 _registered_method=True)
+        self.GetSummaries = channel.unary_unary(
+                '/capsign.adapter.v1.EvidenceService/GetSummaries',
+                request_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesRequest.SerializeToString,
+                response_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesResponse.FromString,
+                _registered_method=True)
 
 
 class EvidenceServiceServicer(object):
@@ -139,6 +144,14 @@ class EvidenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSummaries(self, request, context):
+        """What full tiles of entries are about, so that who looks for something reads only those that may
+        have it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvidenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +194,11 @@ def add_EvidenceServiceServicer_to_server(servicer, server):
                     servicer.GetBatches,
                     request_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.FromString,
                     response_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.SerializeToString,
+            ),
+            'GetSummaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSummaries,
+                    request_deserializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesRequest.FromString,
+                    response_serializer=capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -401,6 +419,33 @@ class EvidenceService(object):
             '/capsign.adapter.v1.EvidenceService/GetBatches',
             capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesRequest.SerializeToString,
             capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSummaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/capsign.adapter.v1.EvidenceService/GetSummaries',
+            capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesRequest.SerializeToString,
+            capsign_dot_adapter_dot_v1_dot_evidence__pb2.GetSummariesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class EvidenceServiceStub:
     """A C2SP tlog-proof for one leaf, to be verified offline."""
     GetBatches: _grpc.UnaryUnaryMultiCallable[_evidence_pb2.GetBatchesRequest, _evidence_pb2.GetBatchesResponse]
     """The agents' batches, as they were received, for whoever copies the log."""
+    GetSummaries: _grpc.UnaryUnaryMultiCallable[_evidence_pb2.GetSummariesRequest, _evidence_pb2.GetSummariesResponse]
+    """What full tiles of entries are about, so that who looks for something reads only those that may
+    have it.
+    """
 
 @_typing.type_check_only
 class EvidenceServiceAsyncStub(EvidenceServiceStub):
@@ -75,6 +79,10 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
     """A C2SP tlog-proof for one leaf, to be verified offline."""
     GetBatches: _aio.UnaryUnaryMultiCallable[_evidence_pb2.GetBatchesRequest, _evidence_pb2.GetBatchesResponse]  # type: ignore[assignment]
     """The agents' batches, as they were received, for whoever copies the log."""
+    GetSummaries: _aio.UnaryUnaryMultiCallable[_evidence_pb2.GetSummariesRequest, _evidence_pb2.GetSummariesResponse]  # type: ignore[assignment]
+    """What full tiles of entries are about, so that who looks for something reads only those that may
+    have it.
+    """
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes the agents' records and serves the log: C2SP tlog-tiles, tlog-checkpoint, tlog-proof; RFC
@@ -144,5 +152,15 @@ class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evidence_pb2.GetBatchesResponse, _abc.Awaitable[_evidence_pb2.GetBatchesResponse]]:
         """The agents' batches, as they were received, for whoever copies the log."""
+
+    @_abc_1.abstractmethod
+    def GetSummaries(
+        self,
+        request: _evidence_pb2.GetSummariesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evidence_pb2.GetSummariesResponse, _abc.Awaitable[_evidence_pb2.GetSummariesResponse]]:
+        """What full tiles of entries are about, so that who looks for something reads only those that may
+        have it.
+        """
 
 def add_EvidenceServiceServicer_to_server(servicer: EvidenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
