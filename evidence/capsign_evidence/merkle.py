@@ -107,7 +107,7 @@ class Frontier:
         body = data[8:]
         return cls(
             int.from_bytes(data[:8], "big"),
-            tuple(body[at : at + HASH_LEN] for at in range(0, len(body), HASH_LEN)),
+            tuple([body[at : at + HASH_LEN] for at in range(0, len(body), HASH_LEN)]),
         )
 
     def root(self) -> bytes:
@@ -143,6 +143,6 @@ class Frontier:
                 row = [edge.pop(), *row]
             if len(row) & 1:
                 kept.append(row[-1])
-            row = _parents(row)
+            row = _parents(row) if len(row) > 1 else ()
             level += 1
         return Frontier(grown, (*edge, *reversed(kept))), completed

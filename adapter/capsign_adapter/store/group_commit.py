@@ -133,7 +133,7 @@ class GroupCommit:
         if member.turn is not None and not member.turn.wait(self._queued_s):
             self._give_up(member)
             member.turn.wait()  # it is being committed, or its turn has just come
-        if not member.answered:
+        if member.results is None and member.error is None:
             self._lead(member)
         if member.error is not None:
             raise member.error
@@ -165,15 +165,15 @@ class GroupCommit:
                     member.error = error
         finally:
             with self._mutex:
-                follower = self._follower()
+                follower = self._follower() if self._queue else None
                 self._busy = follower is not None
             for member in [*group[1:], *([follower] if follower else [])]:
                 member.wake()
 
-    def _follower(self) -> Member | None:
-        """Returns the member that commits next: the first small one, or else the first."""
-        if not self._queue:
-            return None
+    def _follower(self) -> Member:
+        """Returns the member of the queue that commits next: the first small one, or else the
+        first.
+        """
         first = next(iter(self._small()), self._queue[0])
         self._queue.remove(first)
         return first
@@ -182,6 +182,8 @@ class GroupCommit:
         """Returns this member and those that are committed with it, in the order of arrival. Small
         ones go first; then the group has no large ones.
         """
+        if not self._queue:
+            return [first]
         group, size = [first], first.size
         for member in self._small() or list(self._queue):
             if size + member.size > MAX_DRAFTS:

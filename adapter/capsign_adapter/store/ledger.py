@@ -67,6 +67,8 @@ def is_plain(drafts: Sequence[Draft]) -> bool:
     """Whether the unique key alone can decide: the batch repeats no intent, has none that is late,
     and counts no uses.
     """
+    if len(drafts) == 1:
+        return not drafts[0].max_uses and not drafts[0].late
     if any(draft.max_uses or draft.late for draft in drafts):
         return False
     return len({(draft.workload, draft.intent_id) for draft in drafts}) == len(drafts)

@@ -58,12 +58,7 @@ def sequence(
     if max(map(len, leaves)) > MAX_ENTRY:
         raise ValueError(f"a log entry is longer than {MAX_ENTRY} bytes")
     rows = [leaf_hash(leaf) for leaf in leaves] if hashes is None else hashes
-    try:
-        frontier = Frontier.decode(head.frontier)
-    except ValueError as error:
-        raise StoreDamagedError(
-            f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup."
-        ) from None
+    frontier = _frontier(head.frontier)
     if frontier.size != first:
         raise StoreDamagedError(
             f"The control row says {first} leaves and its frontier {frontier.size}. Stop "
@@ -92,6 +87,16 @@ def sequence(
     head.tree_size = grown.size
     head.frontier = grown.encode()
     return first
+
+
+def _frontier(data: bytes) -> Frontier:
+    """Returns the frontier of the control row. Raises StoreDamagedError."""
+    try:
+        return Frontier.decode(data)
+    except ValueError as error:
+        raise StoreDamagedError(
+            f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup."
+        ) from None
 
 
 def read_hashes(tx: Reader, level: int, first: int, count: int) -> list[bytes]:
@@ -178,12 +183,7 @@ def check_tail(tx: Reader, head: Head) -> None:
         "SELECT first_index + leaf_count FROM log_segments ORDER BY first_index DESC LIMIT 1"
     )
     size = int(last[0]) if last else 0
-    try:
-        frontier = Frontier.decode(head.frontier)
-    except ValueError as error:
-        raise StoreDamagedError(
-            f"The log's frontier cannot be read ({error}). Stop every replica; restore a backup."
-        ) from None
+    frontier = _frontier(head.frontier)
     if not size == head.tree_size == frontier.size:
         raise StoreDamagedError(
             f"The log ends at {size}, its frontier at {frontier.size} and the control row "

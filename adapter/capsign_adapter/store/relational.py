@@ -111,8 +111,13 @@ class RelationalStore(
                     member.error = error
 
     def _commit_together(self, group: list[Member]) -> None:
-        batches = [member for member in group if isinstance(member, Batch)]
-        errands = [member for member in group if isinstance(member, Errand)]
+        batches: list[Batch] = []
+        errands: list[Errand] = []
+        for member in group:
+            if type(member) is Batch:  # `isinstance` asks an abstract class in Python
+                batches.append(member)
+            elif type(member) is Errand:
+                errands.append(member)
 
         def work(tx: Transaction, head: Head, *, careful: bool) -> _Answers:
             decided = _decide(tx, head, batches, careful=careful)

@@ -14,9 +14,11 @@ from typing import Any, Protocol
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A table for bulk inserts: its name, and its columns with "int", "blob" or "text" for each."""
+    """A table for bulk inserts: its name, and its columns with "int", "blob" or "text" for each.
+    Each is itself alone: it is looked up with every insert.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
