@@ -238,10 +238,15 @@ def known_to(chart: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def restricted(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a free map (a map that is empty, or profiles by name) are all known."""
+    """Keys of a free map (a map that is empty, or profiles by name) are all known; those of a
+    profile are the default's.
+    """
     kept = {}
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(known.get(key), dict) and key != "profiles":
+        if key == "profiles" and key in known:
+            usual = known[key]["default"]
+            kept[key] = {name: restricted(profile, usual) for name, profile in value.items()}
+        elif isinstance(value, dict) and isinstance(known.get(key), dict):
             kept[key] = restricted(value, known[key])
         elif key in known:
             kept[key] = value
