@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from capsign_adapter.sign.tile_summaries import TileSummaries
 from capsign_cli import __main__ as cli
 from capsign_cli import output
 from capsign_cli.audit.adapter_archive import AdapterArchive
+from capsign_evidence.archive.scan import find
+from capsign_evidence.archive.selection import Selection, select
 from capsign_evidence.leaf import admin
 from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import evidence_pb2, evidence_pb2_grpc
@@ -82,44 +85,49 @@ def test_entries_of_all_tiles_are_read(query, replica):
     assert len(found) == 300
 
 
-def test_only_tiles_that_may_have_it_are_read(query, replica, monkeypatch):
+class Counting(AdapterArchive):
+    """Notes which tiles of entries are read."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        super().__init__(channel)
+        self.read: set[int] = set()
+
+    def entries(self, first: int, count: int) -> Iterator[bytes]:
+        for at, entry in enumerate(super().entries(first, count), first):
+            self.read.add(at // 256)
+            yield entry
+
+
+class Unimplemented(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNIMPLEMENTED
+
+
+class Before:
+    """A channel to an adapter of a release that has no summaries to give."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def unary_unary(self, method: str, *arguments: Any, **more: Any) -> Any:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise Unimplemented
+
+        given = self._channel.unary_unary(method, *arguments, **more)
+        return refuse if method.endswith("/GetSummaries") else given
+
+
+def test_only_tiles_that_may_have_it_are_read(replica):
     """Somebody in a hurry, with a large log behind the adapter."""
     store = replica.rig.store
     store.append([admin(1, bytes(32), Act.LOG_OPENED, APP, "log", 0)] * 700, 1)
     while TileSummaries(store).step():
         pass
-    read = []
-    entries = AdapterArchive.entries
-
-    def counted(archive, first, count):
-        read.append(range(first, first + count))
-        return entries(archive, first, count)
-
-    monkeypatch.setattr(AdapterArchive, "entries", counted)
-    found, _ = query("--workload", APP, "--stream", "agent")
-    assert [one["reason"] for one in found] == ["RATE_LIMITED"]
-    looked = {leaf // 256 for leaves in read for leaf in leaves if leaf < store.control().tree_size}
-    assert found[0]["index"] // 256 in looked
-    assert len(looked) < store.control().tree_size // 256
-    everything, _ = query("--workload", APP, "--stream", "agent", "--read-all")
-    assert everything == found
-
-
-def test_an_adapter_of_an_earlier_release_is_read_whole(query, monkeypatch):
-    class Unimplemented(grpc.RpcError):
-        def code(self):
-            return grpc.StatusCode.UNIMPLEMENTED
-
-    def refuse(*_, **__):
-        raise Unimplemented
-
-    made: Any = evidence_pb2_grpc.EvidenceServiceStub
-
-    def before(channel):
-        stub = made(channel)
-        stub.GetSummaries = refuse
-        return stub
-
-    monkeypatch.setattr(evidence_pb2_grpc, "EvidenceServiceStub", before)
-    found, _ = query("--act", "log-opened")
-    assert len(found) == 300
+    selection = Selection(select({"workload": [APP]}), streams=frozenset({"agent"}))
+    with replica.as_(AUDITOR) as channel:
+        archive, before = Counting(channel), Counting(Before(channel))
+        (found,) = find(archive, selection)
+        assert list(find(before, selection)) == [found]
+    assert found.reason == "RATE_LIMITED"
+    assert found.index // 256 in archive.read
+    assert archive.read < before.read == set(range(store.control().tree_size // 256 + 1))
