@@ -221,7 +221,7 @@ class _Found:
             self._unreadable = True
             return
         of, records = (workload, parsed.boot_id), list(parsed.records)
-        shared = {one: _terms_of_record(of, *one) for one in {*map(_SHARED_OF_RECORD, records)}}
+        shared = {one: _terms_of_record(of, one) for one in {*map(_SHARED_OF_RECORD, records)}}
         if None in shared.values():
             known = [one for one in records if shared[_SHARED_OF_RECORD(one)] is not None]
             for record in records:
@@ -276,7 +276,7 @@ def _terms_of_group(shared: bytes) -> frozenset[int] | None:
 _SHARED_OF_RECORD = attrgetter(
     "kind", "outcome", "reason", "grant", "caller", "algorithm", "key_version"
 )
-"""What `_terms_of_record` takes."""
+"""What `_terms_of_record` takes of a record."""
 
 
 def _of_life(entry: bytes) -> tuple[str, frozenset[int]] | None:
@@ -304,18 +304,12 @@ def _terms_of_life(shared: bytes) -> tuple[str, frozenset[int]] | None:
 
 @lru_cache(maxsize=4096)
 def _terms_of_record(
-    of: tuple[str, bytes],
-    kind: int,
-    outcome: int,
-    reason: int,
-    grant: str,
-    caller: str,
-    algorithm: int,
-    key_version: int,
+    of: tuple[str, bytes], shared: tuple[int, int, int, str, str, int, int]
 ) -> frozenset[int] | None:
     """The terms of records of one life of an agent that have these in common; None if such a record
     cannot be read.
     """
+    kind, outcome, reason, grant, caller, algorithm, key_version = shared
     record = pb.AuditRecord(grant=grant, caller=caller, key_version=key_version)
     for field, value in (("kind", kind), ("outcome", outcome), ("reason", reason)):
         setattr(record, field, value)

@@ -55,9 +55,7 @@ class Signatures:
             bound(mine.signed, state.MAX_SIGNED)
             return
         key = leaf.certificate_key
-        group = mine.groups.get(key)
-        if group is None:
-            group = mine.groups[key] = Group()
+        group = mine.groups.get(key) or mine.groups.setdefault(key, Group())
         group.fresh[leaf.intent_id] = (index, self._state.now_ms)
         mine.where[leaf.intent_id] = key
         while len(mine.where) > self._bounds.open:
@@ -74,9 +72,7 @@ class Signatures:
                 self.signed(index, leaf._replace(intent_id=intent_id))
             return
         key = leaf.certificate_key
-        group = mine.groups.get(key)
-        if group is None:
-            group = mine.groups[key] = Group()
+        group = mine.groups.get(key) or mine.groups.setdefault(key, Group())
         found = zip(count(first), repeat(self._state.now_ms), strict=False)
         group.fresh.update(zip(intent_ids, found, strict=False))
         mine.where.update(dict.fromkeys(intent_ids, key))
