@@ -127,15 +127,18 @@ def _spki(
 
 def ed25519_subkey(okm: bytearray, _kid: str) -> Subkey:
     library = sodium.installed()
-    if library is None:
-        return openssl_ed25519_subkey(okm)
+    return openssl_ed25519_subkey(okm) if library is None else sodium_ed25519_subkey(okm, library)
+
+
+def sodium_ed25519_subkey(okm: bytearray, library: sodium.Sodium) -> Subkey:
+    """An Ed25519 subkey with which libsodium signs."""
     key = sodium.SodiumKey(library, okm)
     spki = _spki(ed25519.Ed25519PublicKey.from_public_bytes(key.public()))
     return Ed25519Subkey(key, spki, thumbprint(spki))
 
 
 def openssl_ed25519_subkey(okm: bytearray) -> Subkey:
-    """An Ed25519 subkey where libsodium is not installed."""
+    """An Ed25519 subkey with which OpenSSL signs."""
     key = ed25519.Ed25519PrivateKey.from_private_bytes(okm)
     spki = _spki(key.public_key())
     return Ed25519Subkey(key, spki, thumbprint(spki))
