@@ -548,20 +548,40 @@ def test_entries_are_for_readers_and_receipts_for_the_workload_they_name(replica
     assert len(open_bundle(answer.entries)) == 2
 
 
+LARGEST = 2**63 - 1
+"""The largest number that a store can hold."""
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
         ("GetTile", evidence_pb2.GetTileRequest(level=3)),
-        ("GetInclusionProof", evidence_pb2.GetInclusionProofRequest(leaf_index=5, tree_size=2**63)),
+        (
+            "GetInclusionProof",
+            evidence_pb2.GetInclusionProofRequest(leaf_index=5, tree_size=LARGEST),
+        ),
         ("GetInclusionProof", evidence_pb2.GetInclusionProofRequest(leaf_index=5, tree_size=5)),
         ("GetConsistencyProof", evidence_pb2.GetConsistencyProofRequest(old_size=0, new_size=1)),
         ("GetConsistencyProof", evidence_pb2.GetConsistencyProofRequest(old_size=2, new_size=1)),
-        ("GetReceipt", evidence_pb2.GetReceiptRequest(leaf_index=2**63)),
-        ("GetTile", evidence_pb2.GetTileRequest(index=2**63)),
+        ("GetReceipt", evidence_pb2.GetReceiptRequest(leaf_index=LARGEST)),
+        ("GetTile", evidence_pb2.GetTileRequest(index=LARGEST)),
     ],
 )
 def test_questions_beyond_the_log_are_refused(app, method, request_):
     assert failure_of(getattr(app.evidence, method), request_).reason == reasons.REASON_NOT_IN_LOG
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("GetInclusionProof", evidence_pb2.GetInclusionProofRequest(tree_size=LARGEST + 1)),
+        ("GetReceipt", evidence_pb2.GetReceiptRequest(leaf_index=LARGEST + 1)),
+        ("GetTile", evidence_pb2.GetTileRequest(index=2**64 - 1)),
+    ],
+)
+def test_numbers_that_no_log_can_have_are_refused_as_too_large(app, method, request_):
+    failure = failure_of(getattr(app.evidence, method), request_)
+    assert failure.reason == reasons.REASON_INPUT_TOO_LARGE
 
 
 def audit(
