@@ -53,6 +53,15 @@ class Places:
         told = _capsign("inventory", "--dir", self._dev.directory, "--html", page)
         self._inventory = told + page.read_bytes()
 
+    def until_remembered(self, seconds: float = 60.0) -> None:
+        """Wait until the agent has seen the log and remembers it: it looks once a minute, and what
+        others ask meanwhile may use up its share.
+        """
+        end = time.monotonic() + seconds
+        while not any((self._state / "journal").rglob("witness/checkpoint")):
+            assert time.monotonic() < end, "the agent has not seen the log"
+            time.sleep(0.05)
+
     def until_covered(self, seconds: float = 60.0) -> None:
         """Wait until a checkpoint covers all entries, so that a copy of the log has them."""
         end = time.monotonic() + seconds

@@ -19,7 +19,7 @@ def install() -> None:
     last = [""]
 
     async def remembering(self: Any, work: Any, deadline: float) -> None:
-        item = work.group.items[0]
+        item = work.items[0]
         given = getattr(item, item.WhichOneof("input"))
         logs.warning("debug.message", data=given)
         last[0] = given.decode() if item.HasField("message") else given.hex()

@@ -188,6 +188,7 @@ def found(marks: Marks, contents: dict[str, bytes]) -> dict[str, set[str]]:
 def test_nothing_that_was_put_in_anywhere_is_found_anywhere(deployment, tmp_path):
     dev, places, secret = deployment
     marks = Marks({"environment": secret.encode()})
+    places.until_remembered()
     ask_everything(dev, marks, places)
     sign_marked(dev, marks, places)
     sign_from_the_command_line(dev, marks, places, tmp_path)
