@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -23,6 +24,14 @@ from support.dev import Dev
 from support.otlp_logs import grpc_receiver
 
 _BLOCK = re.compile(rb'type="application/octet-stream" id="[a-z-]+">([A-Za-z0-9+/=]+)<')
+
+
+def _until(done: Callable[[], bool], why: str, seconds: float) -> None:
+    """Wait until something is so in another process, whose files tell: they announce nothing."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, why
+        time.sleep(0.1)
 
 
 class Places:
@@ -57,17 +66,14 @@ class Places:
         """Wait until the agent has seen the log and remembers it: it looks once a minute, and what
         others ask meanwhile may use up its share.
         """
-        end = time.monotonic() + seconds
-        while not any((self._state / "journal").rglob("witness/checkpoint")):
-            assert time.monotonic() < end, "the agent has not seen the log"
-            time.sleep(0.05)
+        remembered = (self._state / "journal").rglob
+        _until(
+            lambda: any(remembered("witness/checkpoint")), "the agent has not seen the log", seconds
+        )
 
     def until_covered(self, seconds: float = 60.0) -> None:
         """Wait until a checkpoint covers all entries, so that a copy of the log has them."""
-        end = time.monotonic() + seconds
-        while not self._covered():
-            assert time.monotonic() < end, "no checkpoint covers the last entries"
-            time.sleep(0.1)
+        _until(self._covered, "no checkpoint covers the last entries", seconds)
 
     def _covered(self) -> bool:
         with open_archive(self._state / "capsign.sqlite") as archive:

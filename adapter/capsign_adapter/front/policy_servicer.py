@@ -15,6 +15,7 @@ from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.policy_change import Change, Strength
+from capsign_adapter.decide.policy_diff import summary
 from capsign_adapter.decide.policy_lint import lint
 from capsign_adapter.decide.policy_plan import Touched, touched, unserved
 from capsign_adapter.decide.policy_shape import MAX_BYTES
@@ -96,6 +97,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             touched=[_touched(each) for each in found[:MOST_TOUCHED]],
             touched_count=len(found),
             advice=[_ascii(line) for line in advice[:MOST_ADVICE]],
+            summary=summary(review.changes),
         )
 
     @guarded

@@ -116,7 +116,8 @@ class RelationalStore(
         for member in group:
             if type(member) is Batch:  # `isinstance` asks an abstract class in Python
                 batches.append(member)
-            elif type(member) is Errand:
+            else:
+                assert type(member) is Errand
                 errands.append(member)
 
         def work(tx: Transaction, head: Head, *, careful: bool) -> _Answers:

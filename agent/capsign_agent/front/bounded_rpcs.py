@@ -222,7 +222,7 @@ class BoundedRegistrar:
             behaviour = handler.stream_stream
 
             async def stream(_: Any, context: Any) -> None:
-                await self._admit(context)
+                _until_over(await self._admit(context))
                 await behaviour(None, context)
 
             return handler._replace(stream_stream=stream)
@@ -230,12 +230,7 @@ class BoundedRegistrar:
         if self._receives_whole:
             # it is over for us once its answer is handed on, so no callback of its task is needed
             async def whole(message: Any, context: Any) -> Any:
-                held = RpcMemory(self._memory)
-                try:
-                    held.take(RPC_BYTES)
-                except FailureError as error:
-                    await self._refuse(context, error)
-                RPC_MEMORY.set(held)
+                held = await self._admit(context)
                 try:
                     return await behaviour(message, context)
                 finally:
@@ -244,7 +239,7 @@ class BoundedRegistrar:
             return handler._replace(unary_unary=whole)
 
         async def unary(_: Any, context: Any) -> Any:
-            task = await self._admit(context)
+            task = _until_over(await self._admit(context))
             answer = await behaviour(await self._message(context, task), context)
             _cut_off_unread(self._unread_s, task)
             return answer
@@ -252,23 +247,18 @@ class BoundedRegistrar:
         made = grpc.stream_unary_rpc_method_handler
         return made(unary, handler.request_deserializer, handler.response_serializer)
 
-    async def _admit(self, context: Any) -> asyncio.Task[Any]:
-        """Take the memory of an RPC as such until it has ended. Returns its task. Ends the RPC with
-        OVERLOADED if there is none.
+    async def _admit(self, context: Any) -> RpcMemory:
+        """Take the memory of an RPC as such; it is to be given back once the RPC is over. Ends the
+        RPC with OVERLOADED if there is none.
         """
         held = RpcMemory(self._memory)
         try:
             held.take(RPC_BYTES)
         except FailureError as error:
-            await self._refuse(context, error)
+            self._leaving.one_more()
+            await abort(context, error)
         RPC_MEMORY.set(held)
-        task = _task_of_call()
-        task.add_done_callback(held.give_back)
-        return task
-
-    async def _refuse(self, context: Any, error: FailureError) -> NoReturn:
-        self._leaving.one_more()
-        await abort(context, error)
+        return held
 
     async def _message(self, context: Any, task: asyncio.Task[Any]) -> Any:
         inbox = MessageReader(context, self._slots, self._socket, task=task)
@@ -285,6 +275,13 @@ class BoundedRegistrar:
                 ).to_item()
             )
         return message
+
+
+def _until_over(held: RpcMemory) -> asyncio.Task[Any]:
+    """Give the memory of this RPC back when its task ends; returns the task."""
+    task = _task_of_call()
+    task.add_done_callback(held.give_back)
+    return task
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: FailureError) -> NoReturn:

@@ -67,7 +67,7 @@ def diff(files: tuple[Path, ...], version: int | None, **options: Any) -> None:
         raise click.exceptions.Exit(_code(found["changes"], found["weakens"]))
     plan = _planned(files, version, options)
     changes = [_change(each) for each in plan.changes]
-    _tell_changes(changes, _summary(plan), plan.weakens)
+    _tell_changes(changes, plan.summary, plan.weakens)
     raise click.exceptions.Exit(_code(changes, plan.weakens))
 
 
@@ -218,30 +218,6 @@ def _code(changes: Any, weakens: bool) -> int:
     return CHANGES if changes else NOTHING
 
 
-def _summary(plan: policy_pb2.PlanPolicyResponse) -> str:
-    """As `capsign_adapter.decide.policy_diff.summary` says it of two files. Changes that weaken
-    come first, so that those that an answer leaves out are others, or there are very many.
-    """
-    from capsign_wire.adapter.v1 import policy_pb2
-
-    weakens = {policy_pb2.POLICY_STRENGTH_WEAKER, policy_pb2.POLICY_STRENGTH_BROADER}
-    counted = sum(each.strength in weakens for each in plan.changes)
-    match (plan.change_count, counted):
-        case 0, _:
-            return "Nothing changes in what the policy says."
-        case 1, 0:
-            return "1 change, which weakens or broadens nothing."
-        case total, 0:
-            return f"{total} changes, none of which weakens or broadens anything."
-        case 1, _:
-            return "1 change, which weakens or broadens: somebody else has to approve."
-        case total, 1:
-            which = "1 of which weakens or broadens"
-        case total, _:
-            which = f"{counted} of which weaken or broaden"
-    return f"{total} changes, {which}: somebody else has to approve."
-
-
 def _tell_changes(changes: list[dict[str, Any]], summary: str, weakens: bool) -> None:
     if output.is_json():
         output.record({"changes": changes, "summary": summary, "weakens": weakens})
@@ -275,7 +251,7 @@ def _tell_plan(plan: policy_pb2.PlanPolicyResponse) -> None:
         )
         return
     click.echo(f"Against version {plan.base}, which is in force:")
-    _tell_changes(changes, _summary(plan), plan.weakens)
+    _tell_changes(changes, plan.summary, plan.weakens)
     if touched:
         click.echo()
         output.rows("touched", touched, ("grant", "workloads", "effect"), empty="")

@@ -243,6 +243,7 @@ class _Found:
         digits = bytearray(b"0") * (PROBES * size)
         for term in self._terms:
             at, step = (term & 0xFFFFFFFF) % size, (term >> 32 | 1) % size
+            # one for each of PROBES
             digits[at] = digits[at + step] = digits[at + 2 * step] = digits[at + 3 * step] = _ONE
         laid = 0
         for first in range(0, PROBES * size, size):

@@ -243,6 +243,9 @@ def test_a_plan_says_whom_it_touches_and_changes_nothing(replica):
     request = pb.PlanPolicyRequest(document=pack(document.encode()))
     plan = call(replica, AUDITOR, "PlanPolicy", request)
     assert plan.weakens
+    assert plan.summary == (
+        "3 changes, 2 of which weaken or broaden: somebody else has to approve."
+    )
     assert not plan.at_once
     assert [(each.grant, list(each.workloads), each.words) for each in plan.touched] == [
         ("others", [OTHER], "their handles are refused"),

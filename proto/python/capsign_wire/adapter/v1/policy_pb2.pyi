@@ -334,6 +334,7 @@ class PlanPolicyResponse(_message.Message):
     TOUCHED_FIELD_NUMBER: _builtins.int
     TOUCHED_COUNT_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     base: _builtins.int
     """The version in force, which it was compared with."""
     change_count: _builtins.int
@@ -344,6 +345,8 @@ class PlanPolicyResponse(_message.Message):
     """Whether it would be in force at once, if the caller proposed it."""
     touched_count: _builtins.int
     """How many grants that are."""
+    summary: _builtins.str
+    """How many changes there are, and how many of them weaken or broaden, in a sentence."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyChange]:
         """What would change; those that weaken come first."""
@@ -367,10 +370,11 @@ class PlanPolicyResponse(_message.Message):
         touched: _abc.Iterable[Global___TouchedGrant] | None = ...,
         touched_count: _builtins.int = ...,
         advice: _abc.Iterable[_builtins.str] | None = ...,
+        summary: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "at_once", b"at_once", "base", b"base", "change_count", b"change_count", "changes", b"changes", "touched", b"touched", "touched_count", b"touched_count", "weakens", b"weakens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "at_once", b"at_once", "base", b"base", "change_count", b"change_count", "changes", b"changes", "summary", b"summary", "touched", b"touched", "touched_count", b"touched_count", "weakens", b"weakens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
