@@ -130,7 +130,7 @@ def _public_keys(request: Any) -> int:
 
 
 _CALLS: Mapping[str, Callable[[Any], int]] = {
-    "ResolveIntent": lambda _: READ + RECORD,
+    "ResolveIntent": lambda _: 2 * READ + RECORD,
     "GetPublicKeys": _public_keys,
     "GetJwks": lambda _: 4 * GROUP,
     "VerifyTag": _tag,

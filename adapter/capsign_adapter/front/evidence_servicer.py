@@ -239,7 +239,9 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             self._reader(peer)
         if request.intent_id:
             owner = request.workload or peer.spiffe_id
-            found = self._receipts.of_intent(owner, request.intent_id, request.leaf_index)
+            found = self._receipts.of_intent(
+                owner, request.intent_id, request.leaf_index, request.caller
+            )
         else:
             found = self._receipts.at(request.leaf_index)
         if _workload_of(found.entry) != peer.spiffe_id:

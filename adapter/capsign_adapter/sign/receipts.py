@@ -44,18 +44,18 @@ class Receipts:
             raise _absent("The log does not hold this leaf.")
         return Located(index, self._store.entries(index, 1)[0])
 
-    def of_intent(self, workload: str, intent_id: bytes, index: int) -> Located:
+    def of_intent(self, workload: str, intent_id: bytes, index: int, caller: str = "") -> Located:
         """The entry that became of an intent. Where the ledger has the intent no more, leaf `index`
-        is looked at, and must be the record of it. Raises FailureError NOT_IN_LOG.
+        is looked at, and must be the record of it. With `caller`, an entry that does not name this
+        socket is as one that is not there. Raises FailureError NOT_IN_LOG.
         """
         row = self._store.find(workload, [intent_id]).get(intent_id)
         if row is not None:
-            return self.at(row.leaf_index)
+            index = row.leaf_index
         if index < self._store.control().tree_size:
             found = self.at(index)
-            record = decode(found.entry)
-            recorded = getattr(record, "intent_id", b"")
-            if recorded and hmac.compare_digest(recorded, intent_id):
+            recorded = getattr(decode(found.entry), "intent_id", b"")
+            if (row or hmac.compare_digest(recorded, intent_id)) and asked_by(found.entry, caller):
                 return found
         raise _absent(
             "The ledger has no such intent any more, and the leaf that was named is not of it. "
@@ -67,6 +67,11 @@ class Receipts:
         latest = self._checkpoints.covering(found.index, now_ms)
         proof = self._trees.of(latest.tree_size).inclusion(found.index)
         return make_receipt(found.index, proof, latest.note)
+
+
+def asked_by(entry: bytes, caller: str) -> bool:
+    """Whether an entry names this socket of the agent; always, if none is given."""
+    return not caller or getattr(getattr(decode(entry), "group", None), "caller", "") == caller
 
 
 def _absent(text: str) -> FailureError:

@@ -30,7 +30,7 @@ LATELY_S = 1.0
 HALF_LIFE_S = 5.0
 """Seconds after which past cost counts half."""
 
-KEYS_US, JWKS_US, RESOLVE_US, TAG_US, RECEIPT_US = 1_400, 2_200, 600, 700, 1_900
+KEYS_US, JWKS_US, RESOLVE_US, TAG_US, RECEIPT_US = 1_400, 2_200, 750, 700, 1_900
 """What each question costs the adapter, microseconds: its prices in `decide/cost.py`."""
 
 

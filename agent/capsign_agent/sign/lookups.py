@@ -185,7 +185,7 @@ class Lookups:
         self._journal.promise(1, socket.name)
         try:
             upstream = signing_pb2.ResolveIntentRequest(
-                handle=held.token, intent_id=request.intent_id
+                handle=held.token, intent_id=request.intent_id, caller=socket.name
             )
             await self._limit.ask_adapter(socket.name, RESOLVE_US)
             told = await self._adapter.resolve(upstream, timeout_s)
@@ -198,12 +198,13 @@ class Lookups:
     async def receipt(
         self, socket: SocketHandles, request: agent_pb2.GetReceiptRequest, timeout_s: float
     ) -> agent_pb2.GetReceiptResponse:
-        """The receipt of an intent of this workload. Whoever has its id may ask; nothing is
-        recorded, and nothing of it is believed here.
+        """The receipt of an intent of this socket: the entry names the socket, so the adapter knows
+        it, also after a restart of the agent. Nothing is recorded, and nothing of it is believed
+        here.
         """
         intents.millis_of(request.intent_id)
         upstream = evidence_pb2.GetReceiptRequest(
-            intent_id=request.intent_id, leaf_index=request.leaf_index
+            intent_id=request.intent_id, leaf_index=request.leaf_index, caller=socket.name
         )
         await self._limit.ask_adapter(socket.name, RECEIPT_US)
         told = await self._adapter.receipt(upstream, timeout_s)

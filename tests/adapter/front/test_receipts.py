@@ -30,12 +30,16 @@ def receipt(stub, **request) -> pb.GetReceiptResponse:
     return stub.GetReceipt(pb.GetReceiptRequest(**request), timeout=10)
 
 
-def refused(stub, **request) -> int:
+def refusal(stub, **request) -> FailureError:
     with pytest.raises(grpc.RpcError) as caught:
         receipt(stub, **request)
     failure = FailureError.from_rpc(caught.value)
     assert failure is not None
-    return failure.reason
+    return failure
+
+
+def refused(stub, **request) -> int:
+    return refusal(stub, **request).reason
 
 
 @pytest.fixture
@@ -78,6 +82,34 @@ def test_an_intent_that_left_the_ledger_is_found_by_its_leaf(replica, signed):
         other = new_intent_id()
         assert refused(stub, intent_id=other, leaf_index=leaf) == reasons.REASON_NOT_IN_LOG
         assert refused(stub, intent_id=other, leaf_index=2**62) == reasons.REASON_NOT_IN_LOG
+
+
+def test_a_socket_has_the_receipts_of_what_it_sent_itself_alone(replica):
+    """Two containers of a pod are one workload to the adapter: who knew the other's intent id had
+    its receipt. An intent that is the neighbour's is answered word for word as one that nobody
+    sent, before anything is proved, and by its leaf as by the ledger.
+    """
+    intent = new_intent_id()
+    [item] = replica.rig.sign(b"message", intents=[intent], caller="shop")
+    unknown = {"intent_id": new_intent_id(), "leaf_index": item.leaf_index}
+    with asked_by(replica, APP) as stub:
+        assert receipt(stub, intent_id=intent, caller="shop").receipt
+        words = refusal(stub, **unknown, caller="proxy").detail
+        told = refusal(stub, intent_id=intent, leaf_index=item.leaf_index, caller="proxy")
+        assert (told.reason, told.detail) == (reasons.REASON_NOT_IN_LOG, words)
+        replica.rig.store.find = lambda *_: {}
+        assert receipt(stub, intent_id=intent, leaf_index=item.leaf_index, caller="shop").receipt
+        told = refusal(stub, intent_id=intent, leaf_index=item.leaf_index, caller="proxy")
+        assert (told.reason, told.detail) == (reasons.REASON_NOT_IN_LOG, words)
+
+
+def test_an_entry_that_names_no_socket_is_for_none(replica, signed):
+    """Whoever spoke to the adapter without an agent made it."""
+    intent, _, leaf = signed
+    with asked_by(replica, APP) as stub:
+        refused_to = refusal(stub, intent_id=intent, leaf_index=leaf, caller="shop")
+        assert refused_to.reason == reasons.REASON_NOT_IN_LOG
+        assert receipt(stub, intent_id=intent).receipt
 
 
 def test_batches_are_for_readers_and_come_in_bounded_answers(replica):

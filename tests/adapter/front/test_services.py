@@ -223,6 +223,28 @@ def test_resolve_says_done_refused_or_never_and_never_is_final(app):
     assert resolve(unseen).WhichOneof("resolution") == "never"
 
 
+def test_a_socket_resolves_what_it_sent_itself_alone(app):
+    """Two containers of a pod that have one grant: who knew the other's intent id had its
+    signature. The record of what was closed names who closed it.
+    """
+    token = app.handles()["orders-jwt"].token
+    done, unseen = new_intent_id(), new_intent_id()
+    request = app.request(b"m", intents=[done])
+    request.groups[0].caller = "shop"
+    [answer] = app.signing.Sign(iter([request]), timeout=10)
+
+    def asked(intent: bytes, caller: str) -> signing_pb2.ResolveIntentRequest:
+        return signing_pb2.ResolveIntentRequest(handle=token, intent_id=intent, caller=caller)
+
+    told = app.signing.ResolveIntent(asked(done, "shop"), timeout=10).done
+    assert only_of(told) == only(answer.groups[0].items[0])
+    refused = failure_of(app.signing.ResolveIntent, asked(done, "proxy"))
+    assert refused.reason == reasons.REASON_INTENT_CONFLICT
+    assert app.signing.ResolveIntent(asked(unseen, "proxy"), timeout=10).HasField("never")
+    receipt = evidence_pb2.GetReceiptRequest(intent_id=unseen, caller="proxy")
+    assert app.evidence.GetReceipt(receipt, timeout=10).receipt
+
+
 def test_an_intent_from_the_future_is_not_closed(replica, app):
     """Sign refuses such an id, and Resolve made a row of it that no collection would ever
     remove.

@@ -43,7 +43,8 @@ async def test_a_receipt_is_asked_of_the_adapter() -> None:
     request = agent_pb2.GetReceiptRequest(intent_id=intent, leaf_index=7)
     told = await lookups.receipt(SocketHandles("app", (), None), request, 1.0)
     assert (told.receipt, told.entry, told.verifier_key) == (b"text", b"entry", "key")
-    assert adapter.asked == [evidence_pb2.GetReceiptRequest(intent_id=intent, leaf_index=7)]
+    asked = evidence_pb2.GetReceiptRequest(intent_id=intent, leaf_index=7, caller="app")
+    assert adapter.asked == [asked]
     assert limit.charged == [("app", RECEIPT_US)]
 
 

@@ -608,6 +608,7 @@ class GetReceiptRequest(_message.Message):
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
     INTENT_ID_FIELD_NUMBER: _builtins.int
     WORKLOAD_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     leaf_index: _builtins.int
     """The leaf. With `intent_id` it is looked at only if the ledger has the intent no more, and must
     then be the record of that intent.
@@ -616,16 +617,21 @@ class GetReceiptRequest(_message.Message):
     """The intent; empty: the leaf is named by its index alone."""
     workload: _builtins.str
     """Whose intent it is, for auditors, responders and operators; empty: the caller's own."""
+    caller: _builtins.str
+    """Name of the agent's socket that asks, as in SignGroup: an entry that does not name it is
+    NOT_IN_LOG, as one that is not there. Empty: the workload itself.
+    """
     def __init__(
         self,
         *,
         leaf_index: _builtins.int = ...,
         intent_id: _builtins.bytes = ...,
         workload: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent_id", b"intent_id", "leaf_index", b"leaf_index", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "intent_id", b"intent_id", "leaf_index", b"leaf_index", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,19 +213,25 @@ class ResolveIntentRequest(_message.Message):
 
     HANDLE_FIELD_NUMBER: _builtins.int
     INTENT_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     handle: _builtins.bytes
     """A handle for the grant the intent was sent with."""
     intent_id: _builtins.bytes
     """The intent."""
+    caller: _builtins.str
+    """Name of the agent's socket that asks, as in SignGroup: what another socket signed is
+    INTENT_CONFLICT. Empty: whoever has the handle.
+    """
     def __init__(
         self,
         *,
         handle: _builtins.bytes = ...,
         intent_id: _builtins.bytes = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "intent_id", b"intent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "handle", b"handle", "intent_id", b"intent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

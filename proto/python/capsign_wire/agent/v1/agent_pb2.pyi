@@ -600,7 +600,7 @@ Global___GetJwksResponse: _TypeAlias = GetJwksResponse  # noqa: Y015
 
 @_typing.final
 class ResolveIntentRequest(_message.Message):
-    """Names an intent of this workload."""
+    """Names an intent of this socket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -742,7 +742,7 @@ Global___ReportVerificationsResponse: _TypeAlias = ReportVerificationsResponse  
 
 @_typing.final
 class GetReceiptRequest(_message.Message):
-    """Names an intent of this workload."""
+    """Names an intent of this socket."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
