@@ -359,7 +359,7 @@ def test_a_revocation_without_an_answer_is_unknown(directory, capsys):
     )
     try:
         code, _, err = run(
-            "revoke", "grant", "some", "--dir", directory, "-o", "json", capsys=capsys
+            "revoke", "grant", "some", "--yes", "--dir", directory, "-o", "json", capsys=capsys
         )
     finally:
         running.stop(None).wait()

@@ -196,7 +196,7 @@ def test_what_was_revoked_does_not_sign(running):
     sign = ("sign", "-p", "root-ed25519", "-a", "Ed25519", "--dir", running["dir"])
     capsign(*sign, stdin=b"before")
     capsign("revoke", "grant", "root-ed25519", "--as", "app", "--dir", running["dir"], code=1)
-    answer = capsign("revoke", "grant", "root-ed25519", "--as", "responder", *at(running))
+    answer = capsign("revoke", "grant", "root-ed25519", "--as", "responder", "--yes", *at(running))
     assert answer["revocation_epoch"] > 1
     ran = capsign(*sign, stdin=b"after", code=1)
     assert b"HANDLE_REVOKED" in ran.stderr
@@ -338,7 +338,7 @@ def test_up_again_mends_what_was_killed(running):
     capsign("dev", "status", "--dir", running["dir"], code=4)
     # The first adapter was once the only one that was asked: with it gone nobody could revoke.
     assert (
-        capsign("revoke", "grant", "root-rs256", "--as", "responder", *at(running))[
+        capsign("revoke", "grant", "root-rs256", "--as", "responder", "--yes", *at(running))[
             "revocation_epoch"
         ]
         > 1
@@ -562,7 +562,15 @@ def test_a_directory_of_any_name_has_a_deployment_of_its_own(short):
         )
         assert made["custody"] == "hsm-direct"
         capsign(
-            "revoke", "grant", "root-ed25519", "--as", "responder", "--dir", odd, environ=environ
+            "revoke",
+            "grant",
+            "root-ed25519",
+            "--as",
+            "responder",
+            "--yes",
+            "--dir",
+            odd,
+            environ=environ,
         )
         assert (odd / "state" / "capsign.sqlite").is_file()
         assert not plain.exists()

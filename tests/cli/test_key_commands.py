@@ -131,6 +131,7 @@ def test_what_will_happen_is_said_of_the_version_as_it_is(run):
     said = told_before(run("suspend", "demo/orders/1")[2])
     assert "stop signing with demo/orders/1" in said
     assert said.endswith("No other version signs.")
+    assert told_before(run("compromise", "demo/orders/1")[2]).endswith("No other version signs.")
     run("rotate", "demo/orders", "--yes", "--keep-old")
     said = told_before(run("deactivate", "demo/orders/2")[2])
     assert said.endswith("Version 1 signs in its place.")

@@ -11,20 +11,19 @@ from capsign_wire.key_states import SIGNS
 from capsign_adapter.decide.policy import Grant, Policy
 from capsign_adapter.model.key_versions import KeyVersionRow
 
-WIDE_WORKLOADS = 10
-"""From so many workloads on a person is asked first."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Workloads and grants that would stop signing, sorted; the longest life of their handles,
-    milliseconds; for a key version, the versions that go on in its place, newest first.
+    milliseconds; for a key version, the versions that go on in its place, newest first; for a
+    person, the roles that decide nothing any more. `wide`: a person is asked first.
     """
 
     workloads: tuple[str, ...]
     grants: tuple[str, ...]
     handle_life_ms: int
     successors: tuple[int, ...]
+    roles: tuple[str, ...]
     wide: bool
 
 
@@ -45,12 +44,14 @@ def reach_of(kind: int, target: str, policy: Policy, versions: Sequence[KeyVersi
     workloads = tuple(sorted({who for _, who in pairs}))
     grants = {grant.name: grant for grant, _ in pairs}
     everybody = kind in {pb.REVOCATION_KIND_EVERYTHING, pb.REVOCATION_KIND_TENANT}
+    person = policy.roles_of(target) if kind == pb.REVOCATION_KIND_WORKLOAD else frozenset()
     return Reach(
         workloads=workloads,
         grants=tuple(sorted(grants)),
         handle_life_ms=max((grant.ttl_ms for grant in grants.values()), default=0),
         successors=successors,
-        wide=everybody or len(workloads) >= WIDE_WORKLOADS,
+        roles=tuple(sorted(role.value for role in person)),
+        wide=everybody or bool(workloads or person),
     )
 
 

@@ -12,13 +12,14 @@ from capsign_wire.types.v1 import failures_pb2
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_reach import lifted_by, reach_of
-from capsign_adapter.decide.revocation_target import check_form, target_in_log
+from capsign_adapter.decide.revocation_target import check_form, demand_known, target_in_log
 from capsign_adapter.front.guard import guarded
 from capsign_adapter.model.control import Revocation
 from capsign_adapter.sign.approvals import Approvals
 from capsign_adapter.sign.lift import payload_of
 from capsign_adapter.sign.snapshot import Snapshot, Snapshots
 from capsign_adapter.store.interfaces.control import MAX_REVOCATIONS, ControlState
+from capsign_adapter.store.interfaces.key_versions import KeyVersions
 
 LOOKING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR, Role.APPROVER})
 
@@ -26,8 +27,8 @@ MOST_SHOWN = 256
 """Most workloads, and most grants, that a preview names."""
 
 
-class Revoked(ControlState, Protocol):
-    """What was revoked, as the store has it."""
+class Revoked(ControlState, KeyVersions, Protocol):
+    """What was revoked, and what can be, as the store has it."""
 
 
 class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
@@ -42,9 +43,18 @@ class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
     def PreviewRevocation(
         self, peer: Peer, request: pb.PreviewRevocationRequest
     ) -> pb.PreviewRevocationResponse:
-        """Returns who would stop signing."""
+        """Returns who would stop signing. Raises FailureError NOT_FOUND where `Revoke` does."""
         snapshot = self._demand_looking(peer)
         check_form(request.kind, request.target)
+        stored = self._store.key_versions()
+        demand_known(
+            request.kind,
+            request.target,
+            snapshot.policy,
+            {(row.tenant, row.key) for row in stored},
+            snapshot.revoked,
+            versions={f"{row.tenant}/{row.key}/{row.version}" for row in stored},
+        )
         rows = [row for some in snapshot.versions.values() for row in some]
         reach = reach_of(request.kind, request.target, snapshot.policy, rows)
         return pb.PreviewRevocationResponse(
@@ -56,6 +66,7 @@ class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
             successors=reach.successors[:MOST_SHOWN],
             wide=reach.wide,
             lifted_by=lifted_by(request.kind),
+            roles=reach.roles,
         )
 
     @guarded

@@ -46,7 +46,8 @@ def foretold(event: str, whole: str, key: keys_pb2.GetKeyResponse, version: int)
         if states[one.version] == "active" and not one.revoked_epoch and one.version != version
     ]
     after = f"Version {max(others)} signs in its place." if others else "No other version signs."
-    return WORDS[event].format(name=whole, workloads=workloads(key), after=after)
+    told = WORDS[event].format(name=whole, workloads=workloads(key), after=after)
+    return f"{told} {after}" if event == "compromise" and now == "active" else told
 
 
 def workloads(key: keys_pb2.GetKeyResponse) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsign_cli import approvals, endpoints, output
-from capsign_cli.failures import USAGE, CliError
+from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 
 if TYPE_CHECKING:
     from capsign_wire.adapter.v1 import revocations_pb2
@@ -36,17 +36,29 @@ def number_of(kind: str) -> Any:
 def reached(
     channel: Any, number: Any, target: str
 ) -> revocations_pb2.PreviewRevocationResponse | None:
-    """Who would stop signing; None if that cannot be learned: it hinders nobody from revoking."""
+    """Who would stop signing; None if that cannot be learned: it hinders nobody from revoking.
+    Raises grpc.RpcError with a refusal that the revocation would have too.
+    """
     import grpc
     from capsign_wire.adapter.v1 import revocations_pb2 as pb
     from capsign_wire.adapter.v1 import revocations_pb2_grpc
+    from capsign_wire.failures import FailureError
+    from capsign_wire.types.v1 import failures_pb2
 
+    same = {
+        failures_pb2.REASON_INPUT_MALFORMED,
+        failures_pb2.REASON_NOT_FOUND,
+        failures_pb2.REASON_ROLE_MISSING,
+    }
     request = pb.PreviewRevocationRequest(kind=number, target=target)
     try:
         found: pb.PreviewRevocationResponse = revocations_pb2_grpc.RevocationServiceStub(
             channel
         ).PreviewRevocation(request, timeout=SECONDS)
-    except grpc.RpcError:
+    except grpc.RpcError as error:
+        told = FailureError.from_rpc(error)
+        if told is not None and told.reason in same:
+            raise
         return None
     return found
 
@@ -70,33 +82,38 @@ def confirm(
     *,
     yes: bool,
 ) -> None:
-    """Say who stops signing, and ask where it is wide. Raises CliError where nobody can be asked,
-    and click.Abort at a no.
+    """Say who stops signing, and ask if anybody does, or if that is not known. Raises CliError
+    where nobody can be asked, and click.Abort at a no.
     """
-    wide = reach.wide if reach is not None else kind in {"tenant", "everything"}
-    told = _told(kind, reach)
+    wide = reach.wide if reach is not None else kind != "handle"
+    told = words(kind, target, reach)
     if yes or not wide:
         if told and not yes and not output.is_json():
             click.echo(output.printable("\n".join(told), lines=True), err=True)
         return
     if output.is_json():
-        raise _not_confirmed(told[0])
+        raise _not_confirmed("\n".join(told))
     click.echo(output.printable("\n".join(told), lines=True), err=True)
     what = "everything" if kind == "everything" else f"{kind} {target}"
     click.confirm(f"Revoke {what}?", abort=True, err=True)
 
 
-def _told(kind: str, reach: revocations_pb2.PreviewRevocationResponse | None) -> list[str]:
+def words(
+    kind: str, target: str, reach: revocations_pb2.PreviewRevocationResponse | None
+) -> list[str]:
+    """What a revocation does, in lines for a person."""
     if kind == "everything" and not (reach and reach.workload_count):
         return ["Every workload stops signing."]
     if reach is None:
         return ["Who stops signing could not be learned."]
     lines = []
     if kind == "key-version":
-        after = ", ".join(map(str, reach.successors)) or "none"
-        lines.append(f"Versions that sign on: {after}.")
+        lines.append(_after(target, reach))
+    if reach.roles:
+        lines.append(f"It has the roles {', '.join(reach.roles)}, and decides nothing any more.")
     if not reach.workload_count:
-        return [*lines, "By the policy in force no workload stops signing."]
+        lines.append("By the policy in force no workload stops signing.")
+        return [*lines, reach.lifted_by] if reach.roles else lines
     count, grants = reach.workload_count, reach.grant_count
     minutes = -(-reach.handle_life_ms // 60_000)
     every = "Every workload stops signing: " if kind == "everything" else ""
@@ -108,6 +125,40 @@ def _told(kind: str, reach: revocations_pb2.PreviewRevocationResponse | None) ->
     if count > MOST_SHOWN:
         lines.append(f"  and {count - MOST_SHOWN} more")
     return [*lines, reach.lifted_by]
+
+
+def _after(target: str, reach: revocations_pb2.PreviewRevocationResponse) -> str:
+    """What signs once this version does not."""
+    key, _, number = target.rpartition("/")
+    if reach.successors:
+        return f"Versions that sign on: {', '.join(map(str, reach.successors))}."
+    if not reach.workload_count:
+        return "No version of this key signs, also now."
+    return (
+        f"Version {number} is the only one of {key} that signs: nothing is signed with this key "
+        f"any more until `capsign keys rotate {key}` makes another."
+    )
+
+
+def foreseen(
+    kind: str, target: str, reach: revocations_pb2.PreviewRevocationResponse | None
+) -> dict[str, Any]:
+    """What a revocation would do, for `--dry-run`. Raises CliError if that cannot be learned."""
+    if reach is None:
+        text = "Who stops signing could not be learned, and nothing was revoked."
+        raise CliError(UNAVAILABLE, "PREVIEW_MISSING", text, "Ask another adapter, or later.")
+    return {
+        "would_revoke": kind,
+        "target": target,
+        "asks": reach.wide,
+        "what_will_happen": words(kind, target, reach),
+        "workload_count": reach.workload_count,
+        "workloads": list(reach.workloads),
+        "grants": list(reach.grants),
+        **({"successors": list(reach.successors)} if kind == "key-version" else {}),
+        **({"roles": list(reach.roles)} if reach.roles else {}),
+        "lifted_by": reach.lifted_by,
+    }
 
 
 @click.command("list")

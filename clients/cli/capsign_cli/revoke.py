@@ -23,7 +23,8 @@ ANSWER_SECONDS = 30.0
 
 @click.group()
 def revoke() -> None:
-    """Withdraw at once, on every replica; in force when this answers.
+    """Withdraw at once, on every replica; in force when this answers. It says who stops signing and
+    asks; --yes asks nothing.
 
     What is wider than a handle stands until two people lift it.
     """
@@ -32,8 +33,12 @@ def revoke() -> None:
 def _command(kind: str, target: str, text: str) -> None:
     """Add `capsign revoke KIND`. `target` is what the argument is called; empty: there is none."""
 
-    def command(yes: bool, unknown_too: bool = False, **options: Any) -> None:
-        withdraw(kind, options.pop("target", "*"), options, yes=yes, unknown_too=unknown_too)
+    def command(yes: bool, dry_run: bool, unknown_too: bool = False, **options: Any) -> None:
+        at = options.pop("target", "*")
+        if dry_run:
+            foresee(kind, at, options)
+        else:
+            withdraw(kind, at, options, yes=yes, unknown_too=unknown_too)
 
     command.__doc__ = text
     decorated: Any = endpoints.adapter_options(output.option(command))
@@ -43,7 +48,12 @@ def _command(kind: str, target: str, text: str) -> None:
             is_flag=True,
             help="Revoke a workload even if the policy names none of that ID.",
         )(decorated)
-    decorated = click.option("--yes", is_flag=True, help="Do not ask where it is wide.")(decorated)
+    decorated = click.option(
+        "--dry-run", is_flag=True, help="Say who would stop signing, and revoke nothing."
+    )(decorated)
+    decorated = click.option("--yes", is_flag=True, help="Do not ask, whoever stops signing.")(
+        decorated
+    )
     if target:
         decorated = click.argument("target", metavar=target)(decorated)
     revoke.command(kind)(decorated)
@@ -60,10 +70,18 @@ for _each in (revocations.list_revocations, revocations.lift):
     revoke.add_command(_each)
 
 
+def foresee(kind: str, target: str, options: dict[str, Any]) -> None:
+    """Say who would stop signing. Changes nothing."""
+    number = revocations.number_of(kind)
+    with endpoints.adapter_of(options).channel() as channel, connected(channel):
+        reach = revocations.reached(channel, number, target)
+    output.record(revocations.foreseen(kind, target, reach))
+
+
 def withdraw(
     kind: str, target: str, options: dict[str, Any], *, yes: bool, unknown_too: bool
 ) -> None:
-    """Revoke, after a look at who is reached and, where that is wide, a question."""
+    """Revoke, after a look at who is reached and, if anybody is, a question."""
     adapter = endpoints.adapter_of(options)
     revocations.demand_answer(kind, yes=yes)
     from capsign_wire.adapter.v1 import admin_pb2
@@ -88,6 +106,8 @@ def withdraw(
         )
     elif reached is not None:
         values["workloads"] = reached.workload_count
+        if kind == "key-version":
+            values["successors"] = list(reached.successors)
         values["lifted_by"] = reached.lifted_by
     output.record(values)
 

@@ -130,6 +130,9 @@ def test_a_preview_says_who_stops_and_what_lifts_it(people):
     assert (sorted(found.workloads), found.workload_count) == (sorted([APP, OTHER]), 2)
     assert found.handle_life_ms == 900_000
     assert "two people" in found.lifted_by
+    request = pb.PreviewRevocationRequest(kind=KEY, target="demo/nobodys")
+    told = reason_of(people.ask, APPROVER, "PreviewRevocation", request)
+    assert told == reasons.REASON_NOT_FOUND, "as the revocation would be"
     request = pb.PreviewRevocationRequest(kind=KEY, target="no slash")
     assert (
         reason_of(people.ask, APPROVER, "PreviewRevocation", request)

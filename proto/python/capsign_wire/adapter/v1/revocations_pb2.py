@@ -27,7 +27,7 @@ from capsign_wire.types.v1 import bounds_pb2 as capsign_dot_types_dot_v1_dot_bou
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$capsign/adapter/v1/revocations.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x18PreviewRevocationRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\"\xe1\x01\n\x19PreviewRevocationResponse\x12\x1d\n\tworkloads\x18\x01 \x03(\tB\n\x8a\xb5\x18\x06\x10\xff\x01 \x80\x02\x12\x16\n\x0eworkload_count\x18\x02 \x01(\r\x12\x19\n\x06grants\x18\x03 \x03(\tB\t\x8a\xb5\x18\x05\x10@ \x80\x02\x12\x13\n\x0bgrant_count\x18\x04 \x01(\r\x12\x16\n\x0ehandle_life_ms\x18\x05 \x01(\x04\x12\x1b\n\nsuccessors\x18\x06 \x03(\rB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x0c\n\x04wide\x18\x07 \x01(\x08\x12\x1a\n\tlifted_by\x18\x08 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\";\n\x16ListRevocationsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x14\n\x0c\x62\x65\x66ore_epoch\x18\x02 \x01(\x04\"\xc9\x01\n\nRevocation\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKind\x12\x17\n\x06target\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12.\n\nrevoked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\nrevoked_by\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x14\n\x0clifted_epoch\x18\x06 \x01(\x04\"W\n\x17ListRevocationsResponse\x12<\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.capsign.adapter.v1.RevocationB\x07\x8a\xb5\x18\x03 \x80\x08\"i\n\x12ProposeLiftRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\"J\n\x13ProposeLiftResponse\x12\x1b\n\x0bproposal_id\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 2\xd1\x02\n\x11RevocationService\x12p\n\x11PreviewRevocation\x12,.capsign.adapter.v1.PreviewRevocationRequest\x1a-.capsign.adapter.v1.PreviewRevocationResponse\x12j\n\x0fListRevocations\x12*.capsign.adapter.v1.ListRevocationsRequest\x1a+.capsign.adapter.v1.ListRevocationsResponse\x12^\n\x0bProposeLift\x12&.capsign.adapter.v1.ProposeLiftRequest\x1a\'.capsign.adapter.v1.ProposeLiftResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$capsign/adapter/v1/revocations.proto\x12\x12\x63\x61psign.adapter.v1\x1a\x1e\x63\x61psign/adapter/v1/admin.proto\x1a\x1d\x63\x61psign/types/v1/bounds.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x18PreviewRevocationRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\"\xfa\x01\n\x19PreviewRevocationResponse\x12\x1d\n\tworkloads\x18\x01 \x03(\tB\n\x8a\xb5\x18\x06\x10\xff\x01 \x80\x02\x12\x16\n\x0eworkload_count\x18\x02 \x01(\r\x12\x19\n\x06grants\x18\x03 \x03(\tB\t\x8a\xb5\x18\x05\x10@ \x80\x02\x12\x13\n\x0bgrant_count\x18\x04 \x01(\r\x12\x16\n\x0ehandle_life_ms\x18\x05 \x01(\x04\x12\x1b\n\nsuccessors\x18\x06 \x03(\rB\x07\x8a\xb5\x18\x03 \x80\x02\x12\x0c\n\x04wide\x18\x07 \x01(\x08\x12\x1a\n\tlifted_by\x18\x08 \x01(\tB\x07\x8a\xb5\x18\x03\x10\x80\x04\x12\x17\n\x05roles\x18\t \x03(\tB\x08\x8a\xb5\x18\x04\x10@ \x10\";\n\x16ListRevocationsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\x14\n\x0c\x62\x65\x66ore_epoch\x18\x02 \x01(\x04\"\xc9\x01\n\nRevocation\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKind\x12\x17\n\x06target\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12.\n\nrevoked_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\nrevoked_by\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03\x10\xff\x01\x12\x14\n\x0clifted_epoch\x18\x06 \x01(\x04\"W\n\x17ListRevocationsResponse\x12<\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1e.capsign.adapter.v1.RevocationB\x07\x8a\xb5\x18\x03 \x80\x08\"i\n\x12ProposeLiftRequest\x12\x38\n\x04kind\x18\x01 \x01(\x0e\x32\".capsign.adapter.v1.RevocationKindB\x06\x8a\xb5\x18\x02@\x01\x12\x19\n\x06target\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x10\xff\x01\"J\n\x13ProposeLiftResponse\x12\x1b\n\x0bproposal_id\x18\x01 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10\x10\x12\x16\n\x06\x64igest\x18\x02 \x01(\x0c\x42\x06\x8a\xb5\x18\x02\x10 2\xd1\x02\n\x11RevocationService\x12p\n\x11PreviewRevocation\x12,.capsign.adapter.v1.PreviewRevocationRequest\x1a-.capsign.adapter.v1.PreviewRevocationResponse\x12j\n\x0fListRevocations\x12*.capsign.adapter.v1.ListRevocationsRequest\x1a+.capsign.adapter.v1.ListRevocationsResponse\x12^\n\x0bProposeLift\x12&.capsign.adapter.v1.ProposeLiftRequest\x1a\'.capsign.adapter.v1.ProposeLiftResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWREVOCATIONRESPONSE'].fields_by_name['successors']._serialized_options = b'\212\265\030\003 \200\002'
   _globals['_PREVIEWREVOCATIONRESPONSE'].fields_by_name['lifted_by']._loaded_options = None
   _globals['_PREVIEWREVOCATIONRESPONSE'].fields_by_name['lifted_by']._serialized_options = b'\212\265\030\003\020\200\004'
+  _globals['_PREVIEWREVOCATIONRESPONSE'].fields_by_name['roles']._loaded_options = None
+  _globals['_PREVIEWREVOCATIONRESPONSE'].fields_by_name['roles']._serialized_options = b'\212\265\030\004\020@ \020'
   _globals['_REVOCATION'].fields_by_name['target']._loaded_options = None
   _globals['_REVOCATION'].fields_by_name['target']._serialized_options = b'\212\265\030\003\020\377\001'
   _globals['_REVOCATION'].fields_by_name['revoked_by']._loaded_options = None
@@ -63,17 +65,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREVIEWREVOCATIONREQUEST']._serialized_start=156
   _globals['_PREVIEWREVOCATIONREQUEST']._serialized_end=267
   _globals['_PREVIEWREVOCATIONRESPONSE']._serialized_start=270
-  _globals['_PREVIEWREVOCATIONRESPONSE']._serialized_end=495
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=497
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=556
-  _globals['_REVOCATION']._serialized_start=559
-  _globals['_REVOCATION']._serialized_end=760
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=762
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=849
-  _globals['_PROPOSELIFTREQUEST']._serialized_start=851
-  _globals['_PROPOSELIFTREQUEST']._serialized_end=956
-  _globals['_PROPOSELIFTRESPONSE']._serialized_start=958
-  _globals['_PROPOSELIFTRESPONSE']._serialized_end=1032
-  _globals['_REVOCATIONSERVICE']._serialized_start=1035
-  _globals['_REVOCATIONSERVICE']._serialized_end=1372
+  _globals['_PREVIEWREVOCATIONRESPONSE']._serialized_end=520
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=522
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=581
+  _globals['_REVOCATION']._serialized_start=584
+  _globals['_REVOCATION']._serialized_end=785
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=787
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=874
+  _globals['_PROPOSELIFTREQUEST']._serialized_start=876
+  _globals['_PROPOSELIFTREQUEST']._serialized_end=981
+  _globals['_PROPOSELIFTRESPONSE']._serialized_start=983
+  _globals['_PROPOSELIFTRESPONSE']._serialized_end=1057
+  _globals['_REVOCATIONSERVICE']._serialized_start=1060
+  _globals['_REVOCATIONSERVICE']._serialized_end=1397
 # @@protoc_insertion_point(module_scope)

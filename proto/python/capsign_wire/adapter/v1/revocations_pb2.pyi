@@ -62,6 +62,7 @@ class PreviewRevocationResponse(_message.Message):
     SUCCESSORS_FIELD_NUMBER: _builtins.int
     WIDE_FIELD_NUMBER: _builtins.int
     LIFTED_BY_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     workload_count: _builtins.int
     """How many workloads there are in all."""
     grant_count: _builtins.int
@@ -69,7 +70,7 @@ class PreviewRevocationResponse(_message.Message):
     handle_life_ms: _builtins.int
     """The longest life of a handle among them, milliseconds."""
     wide: _builtins.bool
-    """It reaches so far that a person should be asked."""
+    """A person should be asked: somebody stops signing, or loses a role."""
     lifted_by: _builtins.str
     """What lifts it, a sentence for a person."""
     @_builtins.property
@@ -84,6 +85,10 @@ class PreviewRevocationResponse(_message.Message):
     def successors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Versions of the key that go on signing in place of the one named. Only for a key version."""
 
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles that the identity has, sorted; it decides nothing any more. Only for a workload."""
+
     def __init__(
         self,
         *,
@@ -95,10 +100,11 @@ class PreviewRevocationResponse(_message.Message):
         successors: _abc.Iterable[_builtins.int] | None = ...,
         wide: _builtins.bool = ...,
         lifted_by: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_count", b"grant_count", "grants", b"grants", "handle_life_ms", b"handle_life_ms", "lifted_by", b"lifted_by", "successors", b"successors", "wide", b"wide", "workload_count", b"workload_count", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_count", b"grant_count", "grants", b"grants", "handle_life_ms", b"handle_life_ms", "lifted_by", b"lifted_by", "roles", b"roles", "successors", b"successors", "wide", b"wide", "workload_count", b"workload_count", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
