@@ -19,7 +19,7 @@ from capsign_evidence import leaf_reader
 from capsign_evidence.archive.details import pairs
 from capsign_evidence.archive.entry_events import of_decoded
 from capsign_evidence.archive.events import described
-from capsign_evidence.archive.record_events import of_record
+from capsign_evidence.archive.record_events import of_calls, of_record
 from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
@@ -125,8 +125,9 @@ def test_every_field_of_a_record_is_told(number):
             values.told["outcome"] = "done"
         else:
             setattr(record, field.name, values.of(field.name, kinds.get(field.cpp_type, int)))
-    plain = json.loads(json.dumps(described(of_record(3, APP, b"\x77" * 16, record))))
-    told = list(values_in(plain))
+    events = of_calls(of_record(3, APP, b"\x77" * 16, record), record)
+    plain = [json.loads(json.dumps(described(one))) for one in events]
+    told = [value for one in plain for value in values_in(one)]
     assert not {name: value for name, value in values.told.items() if value not in told}
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import capsign
 import grpc
 import pytest
-from capsign_evidence import packed_batch
+from capsign_evidence import packed_batch, told_calls
 from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
@@ -285,7 +285,13 @@ def _reported(dev: Dev) -> set[bytes]:
         ]
     finally:
         connection.close()
-    return {record.intent_id for batch in batches for record in batch.records if record.intent_id}
+    return {
+        intent_id
+        for batch in batches
+        for record in batch.records
+        for intent_id in told_calls.intents(record)
+        if intent_id
+    }
 
 
 def settle(dev: Dev, done: list, unknown: list) -> None:

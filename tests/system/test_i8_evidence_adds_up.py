@@ -13,6 +13,7 @@ from collections import Counter
 import capsign
 import pytest
 from capsign_adapter.store.open import open_store
+from capsign_evidence import told_calls
 from capsign_evidence.leaf_reader import AgentBatch, Signed
 from capsign_evidence.proofs import TreeReader, verify_consistency
 from capsign_wire.adapter.v1 import evidence_pb2
@@ -68,10 +69,11 @@ class Records:
             for record in evidence_pb2.AuditBatch.FromString(batch).records
         ]
         self.reported = {
-            record.intent_id: record.leaf_index_plus_one - 1
+            intent_id: named - 1
             for record in self.agent
             if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
             and record.outcome == failures_pb2.OUTCOME_DONE
+            for intent_id, named in told_calls.each(record)
         }
 
     def disagreements(self) -> list[str]:

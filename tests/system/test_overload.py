@@ -21,6 +21,7 @@ from queue import SimpleQueue
 
 import capsign
 import pytest
+from capsign_evidence import told_calls
 from capsign_evidence.archive import open_archive
 from capsign_evidence.leaf_reader import Signed, decode
 from capsign_wire import sqlite_url
@@ -254,7 +255,8 @@ def test_released_signatures_leaves_and_records_are_the_same_set(house):
     for _, _, batch in archive.batches(0):
         for record in evidence_pb2.AuditBatch.FromString(batch).records:
             if record.outcome == failures_pb2.OUTCOME_DONE:
-                reported.setdefault(record.intent_id, set()).add(record.leaf_index_plus_one - 1)
+                for intent_id, named in told_calls.each(record):
+                    reported.setdefault(intent_id, set()).add(named - 1)
     assert len(load.released) == SIGNATURES
     assert leaves.keys() == load.released.keys()
     assert {intent: {index} for intent, [index] in leaves.items()} == reported

@@ -64,7 +64,9 @@ AUDIT_BYTE = 0.02
 """A byte of an agent's batch: parsed, hashed and stored."""
 
 AUDIT_RECORD = 2
-"""A record of it: checked against its bounds and canonical form."""
+"""A call that its records tell of: checked against its bounds and canonical form, and read again by
+whoever reads the batch.
+"""
 
 REVIEW = 2_000
 """Asking the cluster about one pod. Most of it is waiting, which costs no CPU here."""
@@ -106,9 +108,9 @@ def issue(grants: int) -> int:
     return grants * MINT
 
 
-def records(count: int) -> int:
-    """Returns the cost of checking this many records of an agent's batch."""
-    return count * AUDIT_RECORD
+def records(calls: int) -> int:
+    """Returns the cost of checking an agent's batch whose records tell of this many calls."""
+    return calls * AUDIT_RECORD
 
 
 def of_call(method: str, request: Any) -> int:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from capsign_evidence import told_calls
 from capsign_evidence.leaf_kinds import Kind
 from capsign_evidence.leaf_reader import Refused, Signed, SignedTwice, decode
 from capsign_evidence.rollout_leaf import SideFigures, VerificationsReported
@@ -141,7 +142,10 @@ class _Tally:
             self._add(self._is_inside(entry.group.workload), "refused")
 
     def batch(self, workload: str, data: bytes) -> None:
-        for record in evidence_pb2.AuditBatch.FromString(data).records:
+        records = evidence_pb2.AuditBatch.FromString(data).records
+        if not told_calls.sound(records):
+            return
+        for record in records:
             if record.grant not in self._grants:
                 continue
             if record.kind == evidence_pb2.AUDIT_KIND_VERIFICATIONS:
@@ -151,18 +155,19 @@ class _Tally:
                 self._outcome(workload, record)
 
     def _outcome(self, workload: str, record: evidence_pb2.AuditRecord) -> None:
-        """What an agent says of a call that ended in this step."""
+        """What an agent says of calls that ended in this step."""
+        calls = told_calls.count([record])
         if record.time_ms < self._row.stage_since_ms:
             return
         inside = self._is_inside(workload)
         if record.outcome in _NOT_DONE and record.reason in BLAMED:
-            self._said(inside, workload, unanswered=1)
+            self._said(inside, workload, unanswered=calls)
         elif record.outcome == reasons.OUTCOME_DONE and record.elapsed_ms:
             found = bisect_left(LATENCY_BOUNDS_MS, record.elapsed_ms)
-            self._latencies[inside][found] += 1
+            self._latencies[inside][found] += calls
             bound = self._row.plan.triggers.p99_ms
             is_slow = found >= bisect_right(LATENCY_BOUNDS_MS, bound)
-            self._said(inside, workload, timed=1, slow=int(is_slow))
+            self._said(inside, workload, timed=calls, slow=calls * is_slow)
 
     def _said(self, side: bool | None, workload: str, **counts: int) -> None:
         """Add to what a workload said of a side."""

@@ -5,9 +5,10 @@ checkpoints of the log.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Protocol
 
-from capsign_evidence import leaf
+from capsign_evidence import leaf, told_calls
 from capsign_evidence.drift_leaf import Drifted
 from capsign_evidence.incident_leaf import IncidentLeaf
 from capsign_evidence.leaf_reader import (
@@ -97,11 +98,14 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
         records: list[pb.AuditRecord] = []  # each look into the field makes them anew
 
         def charge(parsed: pb.AuditBatch) -> None:
-            self._budget.charge(peer, cost.records(len(parsed.records)))
-            records.extend(parsed.records)
+            many = len(parsed.records)
+            if many <= told_calls.MAX_CALLS:  # more are refused, by their number
+                records.extend(parsed.records)
+            self._budget.charge(peer, cost.records(max(many, told_calls.count(records))))
 
         batch = parse(pb.AuditBatch, request.batch, charge)
         _canonical(batch, request.batch)
+        _within_bounds(records)
         first, last = records[0].sequence, records[-1].sequence
         if first < 1 or [one.sequence for one in records] != [*range(first, first + len(records))]:
             raise FailureError(
@@ -308,6 +312,24 @@ def _canonical(batch: pb.AuditBatch, wire: bytes) -> None:
             failures_pb2.REASON_INPUT_MALFORMED,
             "The batch is not in canonical form, or has unknown fields.",
             field="batch",
+        )
+
+
+def _within_bounds(records: Sequence[pb.AuditRecord]) -> None:
+    """Raises FailureError INPUT_MALFORMED or INPUT_TOO_LARGE unless what records say of further
+    calls can be read, and they tell of no more than MAX_CALLS.
+    """
+    if not told_calls.sound(records):
+        raise FailureError(
+            failures_pb2.REASON_INPUT_MALFORMED,
+            "Further intents are 16 bytes each, and in records about calls that name an intent.",
+            field="batch.records.more_intents",
+        )
+    if (calls := told_calls.count(records)) > told_calls.MAX_CALLS:
+        raise FailureError(
+            failures_pb2.REASON_INPUT_TOO_LARGE,
+            f"The batch tells of {calls} calls; at most {told_calls.MAX_CALLS} are taken.",
+            field="batch.records",
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from google.protobuf.message import DecodeError
 
+from capsign_evidence import told_calls
 from capsign_evidence.archive.interface import Batch
 from capsign_evidence.leaf_reader import AgentBatch
 
@@ -92,9 +93,10 @@ class BatchChain:
 
 def _parsed(batch: Batch) -> pb.AuditBatch | None:
     try:
-        return pb.AuditBatch.FromString(batch[2])
+        parsed = pb.AuditBatch.FromString(batch[2])
     except DecodeError:
         return None
+    return parsed if told_calls.sound(parsed.records) else None
 
 
 def _contradicts(parsed: pb.AuditBatch, entry: AgentBatch) -> bool:

@@ -67,6 +67,8 @@ class Event:
     sequence: int = 0
     """Of an agent's record, from 1 in each boot. Of a batch: of its first record."""
     last_sequence: int = 0
+    place: int = 0
+    """Of a call that an agent's record tells of beside its first: which, from 1."""
     closes: bool = False
     """Of a batch: its last record says that the agent ended in order."""
     batch_hash: bytes = b""

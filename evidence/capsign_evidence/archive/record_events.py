@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS
@@ -11,6 +12,7 @@ from capsign_wire.failures import REASONS
 from capsign_wire.types.v1 import failures_pb2
 from google.protobuf.message import DecodeError
 
+from capsign_evidence import told_calls
 from capsign_evidence.archive.details import told, words_of
 from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
 
@@ -43,7 +45,7 @@ def of_batch(
     since, until = span
     for record in parsed.records:
         if since <= record.time_ms < until or record.kind not in KINDS:
-            yield of_record(index, workload, parsed.boot_id, record)
+            yield from of_calls(of_record(index, workload, parsed.boot_id, record), record)
 
 
 def parsed_batch(batch: bytes, expected: bytes = b"") -> pb.AuditBatch | None:
@@ -51,14 +53,26 @@ def parsed_batch(batch: bytes, expected: bytes = b"") -> pb.AuditBatch | None:
     if expected and hashlib.sha256(batch).digest() != expected:
         return None
     try:
-        return pb.AuditBatch.FromString(batch)
+        parsed = pb.AuditBatch.FromString(batch)
     except DecodeError:
         return None
+    return parsed if told_calls.sound(parsed.records) else None
+
+
+def of_calls(first: Event, record: pb.AuditRecord) -> Iterator[Event]:
+    """The events of one record: `first`, and those of the further calls that it tells of."""
+    yield first
+    if not record.more_intents:
+        return
+    for place, (intent_id, named) in enumerate(told_calls.each(record)):
+        if place:
+            leaf = named - 1 if named else None
+            yield replace(first, intent_id=intent_id, names_leaf=leaf, place=place)
 
 
 def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord) -> Event:
-    """The event of one record. One of a kind that this program does not know is unreadable, with
-    what every record has.
+    """The event of one record, of its first call where it tells of many. One of a kind that this
+    program does not know is unreadable, with what every record has.
     """
     reason, algorithm = REASONS.get(record.reason), ALGORITHMS.get(record.algorithm)
     named = record.leaf_index_plus_one
@@ -89,7 +103,7 @@ def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord)
 _TOLD = frozenset(
     {"sequence", "time_ms", "kind", "intent_id", "grant", "algorithm", "outcome", "reason"}
     | {"leaf_index_plus_one", "caller", "handles", "elapsed_ms", "key_version", "verified"}
-    | {"failed"}
+    | {"failed", "more_intents"}
 )
 """Fields of a record that an event has its own for."""
 _REST = tuple(one.name for one in pb.AuditRecord.DESCRIPTOR.fields if one.name not in _TOLD)

@@ -21,7 +21,7 @@ from operator import attrgetter
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import algorithms_pb2
 
-from capsign_evidence import leaf_fields
+from capsign_evidence import leaf_fields, told_calls
 from capsign_evidence.archive.entry_events import of_entry
 from capsign_evidence.archive.events import UNREADABLE, Event
 from capsign_evidence.archive.interface import Batch
@@ -230,6 +230,8 @@ class _Found:
             records = known
         self._terms.update(*filter(None, shared.values()))
         intents = {record.intent_id for record in records} - {b""}
+        for more in filter(None, map(told_calls.more_intents, records)):
+            intents.update(told_calls.ids(more))
         self._terms.update(map(_last, intents))
         times = [record.time_ms for record in records]
         if times:

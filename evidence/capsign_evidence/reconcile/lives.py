@@ -10,6 +10,7 @@ from collections import Counter
 from capsign_wire.adapter.v1 import evidence_pb2
 from google.protobuf.message import DecodeError
 
+from capsign_evidence import told_calls
 from capsign_evidence.incident_leaf import IncidentKind
 from capsign_evidence.leaf_reader import AgentBatch
 from capsign_evidence.reconcile import state
@@ -181,7 +182,8 @@ class Lives:
         records = list(batch.records)
         numbers = [record.sequence for record in records]
         expected = [*range(leaf.first_sequence, leaf.last_sequence + 1)]
-        if batch.boot_id != leaf.boot_id or numbers != expected:
+        whole = numbers == expected and told_calls.sound(records)
+        if batch.boot_id != leaf.boot_id or not whole:
             self._find(IncidentKind.FORGED_CHAIN, index, leaf)
             return None
         return batch.previous, records

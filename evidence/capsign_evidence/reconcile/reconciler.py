@@ -9,11 +9,12 @@ from operator import attrgetter
 
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 
+from capsign_evidence import told_calls
 from capsign_evidence.drift_leaf import Drifted, DriftKind
 from capsign_evidence.incident_leaf import IncidentKind
 from capsign_evidence.leaf_kinds import Act, Kind
 from capsign_evidence.leaf_reader import AgentBatch, decode
-from capsign_evidence.reconcile import leaves
+from capsign_evidence.reconcile import columns, leaves
 from capsign_evidence.reconcile.incidents import Change, Incident, IncidentKey, Standing
 from capsign_evidence.reconcile.lives import Lives, Records
 from capsign_evidence.reconcile.signatures import EntryAt, Signatures
@@ -30,7 +31,8 @@ _AGENT_BATCH, _DRIFT = int(Kind.AGENT_BATCH), int(Kind.DRIFT)
 _CALL = attrgetter("kind", "outcome", "intent_id", "leaf_index_plus_one")
 """What `Signatures.told` takes."""
 _KIND = attrgetter("kind")
-_CALLS = frozenset({int(pb.AUDIT_KIND_INTENT), int(pb.AUDIT_KIND_OUTCOME)})
+_OTHER, _OF_ONE, _OF_MANY = range(3)
+"""Records about something else than calls, about one call, and about many."""
 
 
 class Reconciler:
@@ -154,11 +156,15 @@ class Reconciler:
     def _records(self, index: int, leaf: AgentBatch, records: Records) -> None:
         """What the records of a batch say, in their order; most are about calls."""
         horizon, speaks, now_ms = 0, False, self.state.now_ms
-        for about_calls, told in _stretches(records):
-            if about_calls:
+        for about, told in _stretches(records):
+            if about == _OF_ONE:
                 wrong = partial(self._not_signed, index, leaf, told)
                 calls = map(_CALL, told)
                 horizon = max(horizon, self._signatures.told(leaf.workload, calls, now_ms, wrong))
+                continue
+            if about == _OF_MANY:
+                for record in told:
+                    horizon = max(horizon, self._many(index, leaf, record))
                 continue
             for record in told:
                 heard, through = self._other(index, leaf, record)
@@ -168,6 +174,19 @@ class Reconciler:
         if life is not None:
             life.horizon = max(life.horizon, horizon)
             life.speaks |= speaks
+
+    def _many(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> int:
+        """What one record says of many calls; returns as `Signatures.told`."""
+        intent_ids = told_calls.intents(record)
+        wrong = partial(self._not_signed, index, leaf, [record] * len(intent_ids))
+        first, step = record.leaf_index_plus_one, int(told_calls.follows(record))
+        told = columns.Told(record.kind, record.outcome, first, step)
+        mine = self.state.workloads.get(leaf.workload)
+        last = columns.settled(mine, intent_ids, told) if mine is not None else None
+        if last is not None:
+            return last
+        calls = columns.each(intent_ids, told)
+        return self._signatures.told(leaf.workload, calls, self.state.now_ms, wrong)
 
     def _other(self, index: int, leaf: AgentBatch, record: pb.AuditRecord) -> tuple[bool, int]:
         """A record about the agent itself. Returns whether only an agent that speaks writes it, and
@@ -196,17 +215,20 @@ class Reconciler:
             span=(record.sequence, record.sequence),
         )
 
-    def _not_signed(self, index: int, leaf: AgentBatch, records: Records, place: int) -> None:
-        """One of these records names an entry that is not about its intent."""
-        record = records[place]
-        if 0 < record.leaf_index_plus_one <= self.state.began:
+    def _not_signed(
+        self, index: int, leaf: AgentBatch, records: Records, place: int, call: tuple[bytes, int]
+    ) -> None:
+        """One of these records names an entry, plus one, that is not about its intent."""
+        intent_id, named = call
+        if 0 < named <= self.state.began:
             return  # what was before is not known
+        sequence = records[place].sequence
         self._standing.found(
             IncidentKey(IncidentKind.REPORTED_NOT_SIGNED, leaf.workload, leaf.boot_id),
             self.state.wall_ms,
-            intent_id=record.intent_id,
+            intent_id=intent_id,
             leaf_index=index,
-            span=(record.sequence, record.sequence),
+            span=(sequence, sequence),
         )
 
     def _drift(self, index: int, leaf: object) -> None:
@@ -220,10 +242,17 @@ class Reconciler:
             self._standing.found(key, leaf.time_ms, leaf_index=index)
 
 
-def _stretches(records: Records) -> Iterator[tuple[bool, Records]]:
-    """Records in their order, those that are about calls apart from others."""
-    if _CALLS.issuperset(map(_KIND, records)):
-        yield True, records
+def _stretches(records: Records) -> Iterator[tuple[int, Records]]:
+    """Records in their order, those about one call, about many and about none apart."""
+    few = not any(map(told_calls.more_intents, records))
+    if few and told_calls.CALLS.issuperset(map(_KIND, records)):
+        yield _OF_ONE, records
         return
-    for about_calls, each in groupby(records, lambda record: record.kind in _CALLS):
-        yield about_calls, list(each)
+    for about, each in groupby(records, _about):
+        yield about, list(each)
+
+
+def _about(record: pb.AuditRecord) -> int:
+    if record.kind not in told_calls.CALLS:
+        return _OTHER
+    return _OF_MANY if record.more_intents else _OF_ONE

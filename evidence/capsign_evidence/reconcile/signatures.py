@@ -24,6 +24,8 @@ entry which was settled before.
 Call = tuple[int, int, bytes, int]
 """Of a record about a call: kind, outcome, intent id, and the entry that it names, plus one."""
 
+Wrong = Callable[[int, tuple[bytes, int]], None]
+
 _INTENT = int(pb.AUDIT_KIND_INTENT)
 _DONE, _REFUSED = failures_pb2.OUTCOME_DONE, failures_pb2.OUTCOME_REFUSED
 _LATE, _MISSING = IncidentKind.LATE, IncidentKind.SIGNED_NOT_REPORTED
@@ -77,13 +79,11 @@ class Signatures:
         group.fresh.update(zip(intent_ids, found, strict=False))
         mine.where.update(dict.fromkeys(intent_ids, key))
 
-    def told(
-        self, workload: str, calls: Iterable[Call], now_ms: int, wrong: Callable[[int], None]
-    ) -> int:
+    def told(self, workload: str, calls: Iterable[Call], now_ms: int, wrong: Wrong) -> int:
         """What an agent says of calls, in its order, as `asked`, `done` and `failed` for each; most
         are about a signature that waits for it. `wrong` is given the place of each that names an
-        entry about something else. Returns the last entry that was named rightly, plus one; 0 for
-        none.
+        entry about something else, its intent, and what it names. Returns the last entry that was
+        named rightly, plus one; 0 for none.
         """
         mine, good = self._workload(workload), [0]
         where, groups, asked, signed = mine.where, mine.groups, mine.asked, mine.signed
@@ -106,7 +106,7 @@ class Signatures:
             elif self.done(workload, intent_id, named - 1):
                 good.append(named)
             else:
-                wrong(place)
+                wrong(place, (intent_id, named))
         return max(good)
 
     def asked(self, workload: str, intent_id: bytes, now_ms: int) -> None:

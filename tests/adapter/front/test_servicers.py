@@ -482,3 +482,57 @@ def test_records_are_charged_before_each_of_them_is_looked_at(rig, monkeypatch):
     assert servicers.call(EVIDENCE, "SubmitAudit", malformed).because_of(
         reasons.REASON_RATE_LIMITED
     )
+
+
+def telling(*records: dict[str, object]) -> evidence_pb2.SubmitAuditRequest:
+    batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16)
+    for sequence, fields in enumerate(records, 1):
+        batch.records.add(**{**MANY_CALLS, "sequence": sequence, **fields})
+    return evidence_pb2.SubmitAuditRequest(batch=batch.SerializeToString(deterministic=True))
+
+
+MANY_CALLS = {
+    "kind": evidence_pb2.AUDIT_KIND_OUTCOME,
+    "outcome": reasons.OUTCOME_DONE,
+    "intent_id": b"i" * 16,
+    "leaf_index_plus_one": 7,
+    "more_intents": b"m" * 16 * 1023,
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"more_intents": b"m" * 17},
+        {"intent_id": b""},
+        {"kind": evidence_pb2.AUDIT_KIND_ALIVE},
+        {"leaf_index_plus_one": 2**63 - 1},
+    ],
+    ids=["a part of an id", "no first", "of another kind", "beyond all leaves"],
+)
+def test_further_calls_of_a_record_are_whole_and_where_they_belong(servicers, fields):
+    told = servicers.call(EVIDENCE, "SubmitAudit", telling(fields))
+    assert told.because_of(reasons.REASON_INPUT_MALFORMED)
+    assert "Further intents" in told.details
+
+
+def test_a_batch_tells_of_as_many_calls_as_it_may_have_records(servicers):
+    """Else it would cost its readers sixteen times of what they are bounded for."""
+    assert servicers.call(EVIDENCE, "SubmitAudit", telling(*[{}] * 5)).because_of(
+        reasons.REASON_INPUT_TOO_LARGE
+    )
+    too_long = telling({"more_intents": b"m" * 16 * 1024})
+    assert servicers.call(EVIDENCE, "SubmitAudit", too_long).because_of(
+        reasons.REASON_INPUT_TOO_LARGE
+    )
+    assert servicers.call(EVIDENCE, "SubmitAudit", telling(*[{}] * 4)).accepted_through == 4
+
+
+def test_each_call_that_a_record_tells_of_is_charged(rig, monkeypatch):
+    """As if it had a record of its own."""
+    rig.budget = Budget(rig.snapshots.policy, Buckets(lambda: 0), 1)
+    servicers = Servicers(rig, monkeypatch)
+    assert servicers.call(EVIDENCE, "SubmitAudit", telling(*[{}] * 4)).accepted_through == 4
+    assert servicers.call(EVIDENCE, "SubmitAudit", telling(*[{}] * 4)).because_of(
+        reasons.REASON_RATE_LIMITED
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from capsign_adapter.store.interfaces.whole import Store
+from capsign_evidence import told_calls
 from capsign_evidence.leaf_reader import Entry, Signed
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.types.v1 import failures_pb2
@@ -216,11 +217,12 @@ class Ledger:
                 for batch in batches_of(store, self.workload)
             ]
         reported = {
-            record.intent_id: record.leaf_index_plus_one - 1
+            intent_id: named - 1
             for batch in batches
             for record in batch.records
             if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
             and record.outcome == failures_pb2.OUTCOME_DONE
+            for intent_id, named in told_calls.each(record)
         }
         missing = [leaf for leaf, entry in signed.items() if reported.get(entry.intent_id) != leaf]
         assert not missing, f"signed and not reported: {missing}"

@@ -42,11 +42,13 @@ _MAPPED = frozenset(
 
 def uid_of(origin: str, event: Event) -> str:
     """What identifies an event for ever: the log, the leaf, and for what an agent recorded the
-    number of the record in its life. A batch that cannot be read is one event.
+    number of the record in its life; for a further call that it tells of, behind a point which. A
+    batch that cannot be read is one event.
     """
     if event.stream != AGENT:
         return f"{origin}/{event.index}"
-    return f"{origin}/{event.index}/{event.sequence or 'batch'}"
+    place = f".{event.place}" if event.place else ""
+    return f"{origin}/{event.index}/{event.sequence or 'batch'}{place}"
 
 
 def ocsf(origin: str, event: Event) -> dict[str, Any]:

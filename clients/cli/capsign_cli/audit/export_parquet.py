@@ -24,6 +24,7 @@ NUMBERS = {
     "second_key_version": "UINTEGER",
     "sequence": "UBIGINT",
     "last_sequence": "UBIGINT",
+    "place": "UINTEGER",
     "names_leaf": "UBIGINT",
     "elapsed_ms": "UINTEGER",
     "handles": "UINTEGER",

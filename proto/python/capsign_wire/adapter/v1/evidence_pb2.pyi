@@ -158,6 +158,7 @@ class AuditRecord(_message.Message):
     OTHER_BOOT_FIELD_NUMBER: _builtins.int
     OTHER_SEQUENCE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_KEY_FIELD_NUMBER: _builtins.int
+    MORE_INTENTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts up from 1 within a boot."""
     time_ms: _builtins.int
@@ -214,6 +215,11 @@ class AuditRecord(_message.Message):
     """For IDENTITY_ISSUED and IDENTITY_RENEWED: SHA-256 of the certificate's SubjectPublicKeyInfo, as
     entries about signatures name it.
     """
+    more_intents: _builtins.bytes
+    """For INTENT and OUTCOME: further intents of which it says the same as of `intent_id`, 16 bytes
+    each. For DONE the leaves follow one another: the one of the n-th further intent is
+    `leaf_index_plus_one` + n. `elapsed_ms` is that of the slowest.
+    """
     def __init__(
         self,
         *,
@@ -240,10 +246,11 @@ class AuditRecord(_message.Message):
         other_boot: _builtins.bytes = ...,
         other_sequence: _builtins.int = ...,
         certificate_key: _builtins.bytes = ...,
+        more_intents: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "certificate_key", b"certificate_key", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "log_fault", b"log_fault", "other_boot", b"other_boot", "other_sequence", b"other_sequence", "outcome", b"outcome", "reason", b"reason", "seen_root", b"seen_root", "seen_size", b"seen_size", "sequence", b"sequence", "shown_root", b"shown_root", "shown_size", b"shown_size", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "caller", b"caller", "certificate_key", b"certificate_key", "elapsed_ms", b"elapsed_ms", "failed", b"failed", "grant", b"grant", "handles", b"handles", "intent_id", b"intent_id", "key_version", b"key_version", "kind", b"kind", "leaf_index_plus_one", b"leaf_index_plus_one", "log_fault", b"log_fault", "more_intents", b"more_intents", "other_boot", b"other_boot", "other_sequence", b"other_sequence", "outcome", b"outcome", "reason", b"reason", "seen_root", b"seen_root", "seen_size", b"seen_size", "sequence", b"sequence", "shown_root", b"shown_root", "shown_size", b"shown_size", "time_ms", b"time_ms", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,7 +271,7 @@ class AuditBatch(_message.Message):
     """SHA-256 of the batch before it in this boot; empty for the first."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditRecord]:
-        """Consecutive records."""
+        """Consecutive records. The calls that they tell of are as many at most."""
 
     def __init__(
         self,
