@@ -44,6 +44,8 @@ class IncidentKind(IntEnum):
     """The store does not hold the bytes of a batch as the log's entry names them."""
     ROLLED_BACK = 13
     """The log was older than what it had shown to others: an agent saw that it has fewer leaves."""
+    INCIDENTS_FORGOTTEN = 14
+    """Incidents that nothing shows again were found while too many stood and too many waited."""
 
 
 PASSING = frozenset({IncidentKind.LATE, IncidentKind.SILENCE})

@@ -32,8 +32,10 @@ MAX_OF_WORKLOAD = 64
 told.
 """
 
-MAX_PASSING, MAX_PASSING_OF_WORKLOAD = 256, 32
-"""The same of the kinds that pass: what pages nobody takes no place from what does."""
+MAX_PASSING, MAX_PASSING_OF_WORKLOAD = 255, 32
+"""The same of the kinds that pass: what pages nobody takes no place from what does. With the one of
+FORGOTTEN they fit into one answer, 1,024.
+"""
 
 MAX_UNTOLD = 4096
 """Most incidents that are remembered because there was no room to tell them."""
@@ -51,6 +53,12 @@ class IncidentKey(NamedTuple):
     workload: str = ""
     boot_id: bytes = b""
     digest: bytes = b""
+
+
+FORGOTTEN = IncidentKey(IncidentKind.INCIDENTS_FORGOTTEN)
+"""How often something that nothing shows again found no room among those that wait either. It
+always has room itself, and stands until a person closes it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +116,15 @@ class Standing:
     """The incidents that stand, and the changes that nobody has taken yet."""
 
     def __init__(
-        self,
-        incidents: Iterable[Incident] = (),
-        waiting: Iterable[Incident] = (),
-        forgotten: int = 0,
+        self, incidents: Iterable[Incident] = (), waiting: Iterable[Incident] = ()
     ) -> None:
-        """`waiting`: what another one had found and had no room for; it is told if there is now.
-        `forgotten`: what it had no room to remember either.
-        """
+        """`waiting`: what another one had found and had no room for; it is told if there is now."""
         self._by_key = {one.key: one for one in incidents}
         self._of = Counter((one.kind in PASSING, one.workload) for one in self._by_key.values())
         self._all = Counter(one.kind in PASSING for one in self._by_key.values())
         self._changes: list[Change] = []
         self._untold = {one.key: one for one in waiting if one.key not in self._by_key}
         """The oldest first."""
-        self.forgotten = forgotten
-        """How often something that nothing shows again found no room among those that wait. It is
-        in the log and in no answer, so it stays counted.
-        """
         self._tell_waiting()
 
     def __iter__(self) -> Iterator[Incident]:
@@ -140,12 +139,15 @@ class Standing:
     @property
     def untold(self) -> int:
         """How many were found while there was no room, and are not told: at most MAX_UNTOLD that
-        can be named yet, and those that were forgotten.
+        can be named yet, and those that were forgotten (FORGOTTEN).
         """
-        return len(self._untold) + self.forgotten
+        forgotten = self._by_key.get(FORGOTTEN)
+        return len(self._untold) + (forgotten.count if forgotten is not None else 0)
 
     def _full(self, key: IncidentKey) -> bool:
         """Whether there is no room for this one."""
+        if key == FORGOTTEN:
+            return False
         passes = key.kind in PASSING
         most, of_one = (
             (MAX_PASSING, MAX_PASSING_OF_WORKLOAD) if passes else (MAX_STANDING, MAX_OF_WORKLOAD)
@@ -187,7 +189,7 @@ class Standing:
         elif len(self._untold) < MAX_UNTOLD:
             self._untold[key] = fresh
         elif key.kind in FOUND_ONCE:
-            self.forgotten += 1
+            self.found(FORGOTTEN, since_ms, leaf_index=leaf_index)
         return False
 
     def ended(self, key: IncidentKey) -> None:

@@ -52,7 +52,7 @@ class Reconciler:
     ) -> None:
         """`state`: what another one had come to, and `standing` the incidents that stood then."""
         self.state = State() if state is None else state
-        self._standing = Standing(standing, self.state.waiting, self.state.forgotten)
+        self._standing = Standing(standing, self.state.waiting)
         self._signatures = Signatures(self.state, self._standing, timing, entry_at, bounds)
         self._lives = Lives(self.state, self._standing, timing)
 
@@ -76,7 +76,6 @@ class Reconciler:
     def take_changes(self) -> list[Change]:
         """What was found and what has ended since this was called last."""
         self.state.waiting = self._standing.waiting()
-        self.state.forgotten = self._standing.forgotten
         return self._standing.take_changes()
 
     def entry(self, entry: bytes, batch: bytes | None = None) -> None:

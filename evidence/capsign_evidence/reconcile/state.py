@@ -127,8 +127,6 @@ class State:
     """Lives that ended without saying so."""
     waiting: list[Incident] = field(default_factory=list)
     """Incidents that nothing will show again and that found no room, the oldest first."""
-    forgotten: int = 0
-    """How often one found no room there either."""
 
 
 def bound(table: dict[Any, Any], most: int) -> None:

@@ -14,6 +14,7 @@ from capsign_evidence.incident_leaf import IncidentKind as Kind
 from capsign_evidence.incident_leaf import IncidentState
 from capsign_evidence.leaf_kinds import Act
 from capsign_evidence.reconcile.incidents import (
+    FORGOTTEN,
     MAX_STANDING,
     MAX_UNTOLD,
     Incident,
@@ -374,9 +375,10 @@ def test_what_is_found_once_and_finds_no_room_is_told_once_there_is_some(log: Lo
     assert (reconciler.untold, reconciler.state.waiting) == (0, [])
 
 
-def test_what_finds_no_room_to_wait_either_stays_counted(log: Log) -> None:
-    """The 4,097th was in no number at all: an attacker who shows gaps by the thousand had his last
-    one for free.
+def test_what_finds_no_room_to_wait_either_is_an_incident_of_its_own(log: Log) -> None:
+    """The 4,097th was in no number at all, and then in one that nobody is woken by: an attacker who
+    shows gaps by the thousand had his last one for free. It stands, over a restart too, until a
+    person closes it, and then begins anew.
     """
     crowd = [
         Incident(Kind.GAP, WORKLOAD, numbered(number), b"", b"", 0, 1, 1, 1, 1)
@@ -390,10 +392,33 @@ def test_what_finds_no_room_to_wait_either_stays_counted(log: Log) -> None:
     agent.deliver()
     for index, entry in enumerate(log.entries):
         reconciler.entry(entry, log.batches.get(index))
-    assert (reconciler.take_changes(), reconciler.untold) == ([], MAX_UNTOLD + 1)
+    [change] = reconciler.take_changes()
+    forgotten = change.incident
+    assert (change.state, forgotten.key, forgotten.count) == (IncidentState.FOUND, FORGOTTEN, 1)
+    assert forgotten.leaf_index_plus_one == len(log.entries)
+    assert reconciler.untold == MAX_UNTOLD + 1
     known = msgspec.msgpack.decode(msgspec.msgpack.encode(reconciler.state), type=State)
-    again = Reconciler(TIMING, lambda index: log.entries[index], known, crowd[:64])
-    assert again.untold == MAX_UNTOLD + 1
+    again = Reconciler(TIMING, lambda index: log.entries[index], known, reconciler.standing)
+    assert (again.take_changes(), again.untold) == ([], MAX_UNTOLD + 1)
+    closed = Reconciler(TIMING, lambda index: log.entries[index], known, crowd[:64])
+    assert (closed.take_changes(), closed.untold) == ([], MAX_UNTOLD)
+
+
+def test_so_many_were_forgotten() -> None:
+    """It takes no place from others and needs none, however full it is, and grows."""
+    crowd = [
+        Incident(Kind.GAP, "", numbered(number), b"", b"", 0, 1, 1, 1, 1)
+        for number in range(MAX_STANDING + MAX_UNTOLD)
+    ]
+    standing = Standing(crowd[:MAX_STANDING], crowd[MAX_STANDING:])
+    for number in range(3):
+        key = IncidentKey(Kind.FORGED_CHAIN, WORKLOAD, numbered(number), bytes(32))
+        assert not standing.found(key, 5 + number, leaf_index=7 + number)
+    assert [one.incident.key for one in standing.take_changes()] == [FORGOTTEN]
+    [one] = [one for one in standing if one.kind is Kind.INCIDENTS_FORGOTTEN]
+    assert (one.count, one.since_ms, one.leaf_index_plus_one) == (3, 5, 8)
+    standing.ended(FORGOTTEN)
+    assert standing.untold == MAX_UNTOLD
 
 
 def test_what_waits_for_room_is_told_as_soon_as_another_ends() -> None:

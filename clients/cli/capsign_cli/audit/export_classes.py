@@ -155,7 +155,14 @@ _GRAVE = {
 }
 _PASSING = frozenset({"late", "silence"})
 _WORST = frozenset(
-    {"signature-without-leaf", "split-view", "forged-chain", "rolled-back", "batch-lost"}
+    {
+        "signature-without-leaf",
+        "split-view",
+        "forged-chain",
+        "rolled-back",
+        "batch-lost",
+        "incidents-forgotten",
+    }
 )
 
 

@@ -31,6 +31,10 @@ MEANINGS = {
     "replayed-batch": "A batch stands in the log again, or as another workload's.",
     "batch-lost": "An agent's batch is not as the log names it: it was changed or deleted.",
     "rolled-back": "The log is older than what it has shown to others: an old copy was restored.",
+    "incidents-forgotten": (
+        "So many were found beside too many others, and are known by number alone: close what was "
+        "looked into, and read the log from this leaf on with `capsign audit timeline`."
+    ),
 }
 """By kind; docs/operations/incident.md has more."""
 

@@ -58,6 +58,8 @@ class _IncidentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Incident
     """The store does not hold the bytes of a batch as the log names them."""
     INCIDENT_KIND_ROLLED_BACK: _IncidentKind.ValueType  # 13
     """The log is older than what it has shown to others."""
+    INCIDENT_KIND_INCIDENTS_FORGOTTEN: _IncidentKind.ValueType  # 14
+    """Incidents were found that found no room, and are known by their number alone."""
 
 class IncidentKind(_IncidentKind, metaclass=_IncidentKindEnumTypeWrapper):
     """What does not add up; docs/operations/incident.md has them."""
@@ -90,6 +92,8 @@ INCIDENT_KIND_BATCH_LOST: IncidentKind.ValueType  # 12
 """The store does not hold the bytes of a batch as the log names them."""
 INCIDENT_KIND_ROLLED_BACK: IncidentKind.ValueType  # 13
 """The log is older than what it has shown to others."""
+INCIDENT_KIND_INCIDENTS_FORGOTTEN: IncidentKind.ValueType  # 14
+"""Incidents were found that found no room, and are known by their number alone."""
 Global___IncidentKind: _TypeAlias = IncidentKind  # noqa: Y015
 
 class _DriftKind:
