@@ -12,6 +12,9 @@ out.
 With `--engine native` the agents of both trees serve with that engine. With `--table` too, TREE and
 this tree serve with grpcio, and a third deployment, of this tree, with the engine: a column more.
 
+With `--peer CMD` the table has what another program gives too (`python -m bench.peer`), which is
+run after each round.
+
 TREE is a working tree of any commit with a `.venv` of its own (`git worktree add`, `make venv`).
 """
 
@@ -31,6 +34,7 @@ import bench.rounds
 from bench import engine
 from bench.cells import CELLS
 from bench.issue_table import CELLS_OF_TABLE, markdown
+from bench.other_program import OtherProgram
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ("one-call-apart", "unary-8", "batch-100x8", "tasks-64")
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds a round and cell")
     parser.add_argument("--table", action="store_true", help="print the table of what is wanted")
+    parser.add_argument("--peer", metavar="CMD", help="with --table: one that prints cells as JSON")
     parser.add_argument(
         "--engine",
         choices=engine.ENGINES,
@@ -103,9 +108,10 @@ def main() -> None:
             up.enter_context(closing(Tree(root, serving)))
             for root, serving in _columns(arguments.tree.resolve(), arguments)
         ]
-        seen = _rounds(trees, cells, arguments)
+        seen, of_peer = _rounds(trees, cells, arguments)
     if arguments.table:
-        print(markdown(seen, *([arguments.engine] if len(trees) > 2 else [])))
+        engines = [arguments.engine] if len(trees) > 2 else []
+        print(markdown(seen, *engines, peer=of_peer if arguments.peer else None))
         return
     for cell, rounds in seen.items():
         print(f"{cell:16} {_told(rounds)}")
@@ -120,15 +126,21 @@ def _columns(other: Path, arguments: argparse.Namespace) -> list[tuple[Path, str
 
 def _rounds(
     trees: Sequence[Tree], cells: Sequence[str], arguments: argparse.Namespace
-) -> dict[str, list[tuple[Told, ...]]]:
-    """What each round of each cell gave in every tree. Each tree is the first in its turn."""
+) -> tuple[dict[str, list[tuple[Told, ...]]], dict[str, list[Told]]]:
+    """What each round of each cell gave in every tree, and what the peer gave. Each tree is the
+    first in its turn.
+    """
     seen: dict[str, list[tuple[Told, ...]]] = {cell: [] for cell in cells}
+    of_peer: dict[str, list[Told]] = {}
+    peer = OtherProgram(arguments.peer) if arguments.peer else None
     for number in range(arguments.rounds):
         order = [(number + at) % len(trees) for at in range(len(trees))]
         for cell in cells:
             told = {at: trees[at].measure(cell, arguments.seconds) for at in order}
             seen[cell].append(tuple(told[at] for at in range(len(trees))))
-    return seen
+        for one in peer.told() if peer is not None else ():
+            of_peer.setdefault(one["cell"], []).append(one)
+    return seen, of_peer
 
 
 def _told(pairs: Sequence[tuple[Told, ...]]) -> str:

@@ -35,6 +35,8 @@ class Result:
     ratio: float = 0.0
     p50_e: float = 0.0
     p99_e: float = 0.0
+    e_us: float = 0.0
+    """1 E, measured beside the cell."""
 
     def against(self, raw_per_second: float) -> Result:
         """With its ratios to the raw primitive."""
@@ -44,6 +46,7 @@ class Result:
             ratio=self.sps / raw_per_second,
             p50_e=self.p50_us / unit_us,
             p99_e=self.p99_us / unit_us,
+            e_us=unit_us,
         )
 
     def plain(self) -> dict[str, Any]:

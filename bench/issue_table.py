@@ -67,19 +67,38 @@ ROWS = (
 CELLS_OF_TABLE = tuple(dict.fromkeys(row.cell for row in ROWS))
 
 
-def markdown(seen: Mapping[str, Sequence[tuple[Told, ...]]], *engines: str) -> str:
+def markdown(
+    seen: Mapping[str, Sequence[tuple[Told, ...]]],
+    *engines: str,
+    peer: Mapping[str, Sequence[Told]] | None = None,
+) -> str:
     """The table. `seen` has the rounds of each cell: what the other tree gave, this one, and this
-    one with each of `engines` on the applications' sockets.
+    one with each of `engines` on the applications' sockets; `peer` those of the peer, where it was
+    measured in the same run. Below it stands what 1 E was.
     """
     columns = ("before", "after", *(f"after, {engine}" for engine in engines))
-    heads = ("cell", "name", "peer", *columns, "wanted")
+    here = () if peer is None else ("peer, this run",)
+    heads = ("cell", "name", "peer", *here, *columns, "wanted")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in ROWS:
         rounds = seen.get(row.cell, ())
         told = [_spread(row, [one[at] for one in rounds if one[at]]) for at in range(len(columns))]
+        if peer is not None:
+            told.insert(0, _spread(row, peer.get(row.cell, ())))
         cells = (row.name, f"`{row.cell}`", row.peer, *told, row.wanted)
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    of_peer = [told for rounds in (peer or {}).values() for told in rounds]
+    of_ours = [told for rounds in seen.values() for trees in rounds for told in trees]
+    return "\n".join([*lines, *_unit([*of_ours, *of_peer])])
+
+
+def _unit(every: Sequence[Told]) -> list[str]:
+    """How long one raw signature took beside the cells, as a paragraph."""
+    seen = sorted(told["e_us"] for told in every if told.get("e_us"))
+    if not seen:
+        return []
+    middle = statistics.median(seen)
+    return ["", f"1 E was {seen[0]:.1f} to {seen[-1]:.1f} µs, {middle:.1f} in the middle."]
 
 
 def _spread(row: Row, rounds: Sequence[Told]) -> str:

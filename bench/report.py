@@ -30,6 +30,7 @@ def print_table(results: Sequence[Result]) -> None:
         "leaves a commit",
         "agent RSS",
         "errors",
+        "1 E, µs",
     ):
         table.add_column(heading, justify="right")
     for result in results:
@@ -45,6 +46,7 @@ def print_table(results: Sequence[Result]) -> None:
             f"{result.batch:.1f}" if result.batch else "",
             f"{result.rss_mib['agent']:.0f} MiB" if result.rss_mib else "",
             str(result.errors) if result.errors else "",
+            f"{result.e_us:.1f}",
         )
     Console(width=190).print(table)
 
@@ -65,6 +67,7 @@ def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
         "adapter",
         "leaves a commit",
         "errors",
+        "1 E, µs",
     ):
         table.add_column(heading, justify="right")
     for cell in dict.fromkeys(result.cell for result in (*ours, *theirs)):
@@ -79,6 +82,7 @@ def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
                     *(_spread(seen, _cpu_e(process)) for process in PROCESSES),
                     _spread(seen, lambda one: one.batch),
                     str(sum(one.errors for one in seen) or ""),
+                    _spread(seen, lambda one: one.e_us),
                 )
     Console(width=190).print(table)
 

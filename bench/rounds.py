@@ -40,17 +40,21 @@ def _measure(deployment: Deployment, asked: dict[str, Any]) -> dict[str, Any]:
     name, seconds, program = asked["cell"], float(asked["seconds"]), asked["program"]
     if program is None and name not in CELLS:
         return {}
-    before, cpu_before = _primitive()
+    before, cpu_before = primitive()
     if name in CELLS:
         result = CELLS[name].run(deployment, seconds)
     else:
         result = _run(deployment, name, program, seconds)
-    after, cpu_after = _primitive()
+    after, cpu_after = primitive()
     told = dict(result.against((before + after) / 2).plain())
-    return {**told, "e_cpu_us": (cpu_before + cpu_after) / 2}
+    return {
+        **told,
+        "e_us": 2e6 / (before + after),
+        "e_cpu_us": (cpu_before + cpu_after) / 2,
+    }
 
 
-def _primitive() -> tuple[float, float]:
+def primitive() -> tuple[float, float]:
     """Raw signatures a second, and microseconds of CPU of one. While others use the CPUs too, the
     first says how fast the machine is just now, and only the second what CPU can be compared with.
     """

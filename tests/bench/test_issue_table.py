@@ -44,6 +44,21 @@ def test_an_engine_has_a_column_of_its_own() -> None:
     assert "| 0.250 | 0.250 | 0.750 |" in next(row for row in rows if "tasks-64" in row)
 
 
+def test_the_peer_has_a_column_where_it_was_measured_too() -> None:
+    peer = {"go-one-call": [{**ROUND, "p50_e": 30.0}, {**ROUND, "p50_e": 28.0}]}
+    head, _, first, *rows = markdown({"go-one-call": [(ROUND, ROUND)]}, peer=peer).splitlines()
+    assert "| peer | peer, this run | before | after | wanted |" in head
+    assert "| 27 E | 29.0 E (28.0 to 30.0) | 20.0 E | 20.0 E |" in first
+    assert all("| - | - | - |" in row for row in rows if "`tasks-64`" in row)
+
+
+def test_below_the_table_stands_what_one_raw_signature_took() -> None:
+    rounds = [({**ROUND, "e_us": 41.0}, {**ROUND, "e_us": 55.0})]
+    peer = {"tasks-64": [{**ROUND, "e_us": 43.0}]}
+    *_, last = markdown({"tasks-64": rounds}, peer=peer).splitlines()
+    assert last == "1 E was 41.0 to 55.0 µs, 43.0 in the middle."
+
+
 def test_calls_that_all_failed_are_no_figure() -> None:
     failed = {**ROUND, "sps": 0.0, "errors": 361, "ratio": 0.0}
     table = markdown({"go-one-call": [(failed, ROUND)]}).splitlines()
