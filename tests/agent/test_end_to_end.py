@@ -10,6 +10,7 @@ import grpc
 import pytest
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
+from capsign_evidence import told_calls
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -81,6 +82,26 @@ async def test_a_batch_gives_a_result_for_each_item(place: Home, adapter: FakeAd
         assert {item.failure.reason for item in answer.groups[1].items} == {
             fail.REASON_HANDLE_UNKNOWN
         }
+
+
+async def test_a_call_of_many_is_two_records(place: Home, adapter: FakeAdapter) -> None:
+    """It was two for each signature."""
+    async with running(place):
+        stub = place.stub()
+        handle = await first_handle(stub)
+        items = [
+            agent_pb2.SignItem(intent_id=new_intent_id(), message=b"%d" % number)
+            for number in range(100)
+        ]
+        group = agent_pb2.SignGroup(
+            handle_id=handle.id, algorithm=alg.ALGORITHM_ED25519, items=items
+        )
+        await stub.SignBatch(agent_pb2.SignBatchRequest(groups=[group]))
+    calls = [one for one in adapter.records if one.kind in told_calls.CALLS]
+    asked, outcome = calls
+    ids = [item.intent_id for item in items]
+    assert told_calls.intents(asked) == told_calls.intents(outcome) == ids
+    assert outcome.outcome == fail.OUTCOME_DONE
 
 
 @pytest.mark.usefixtures("engine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from capsign_evidence import told_calls
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
@@ -57,12 +58,14 @@ def outcomes(adapter: FakeAdapter) -> list[int]:
         record.outcome
         for record in adapter.records
         if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
+        for _ in told_calls.intents(record)
     ]
 
 
 def intents(adapter: FakeAdapter) -> list[bytes]:
     return [
-        record.intent_id
+        intent_id
         for record in adapter.records
         if record.kind == evidence_pb2.AUDIT_KIND_INTENT
+        for intent_id in told_calls.intents(record)
     ]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HEAD = struct.Struct(">II")
+HEAD_BYTES = _HEAD.size
+"""What a frame has beside its payload, bytes."""
 
 
 class Frames(NamedTuple):

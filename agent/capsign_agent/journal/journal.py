@@ -29,6 +29,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_agent.journal import directory as places
+from capsign_agent.journal import frames, records
 from capsign_agent.journal.backlog import Backlog, Segment
 from capsign_agent.journal.recovery import recover
 from capsign_agent.journal.shares import RECORD_BYTES, Shares
@@ -36,8 +37,8 @@ from capsign_agent.journal.writer import SegmentWriter
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-SEGMENT_RECORDS = 4096
-"""Most records in a segment: the bound of AuditBatch.records."""
+SEGMENT_CALLS = 4096
+"""Most calls that the records of a segment tell of: the bound of an AuditBatch."""
 
 SEGMENT_BYTES = ADAPTER_REQUEST_BYTES - 16 * 1024
 """A segment is sealed before it is larger than this, because it travels in one request."""
@@ -126,7 +127,7 @@ class Journal:
 
     @property
     def promised(self) -> int:
-        """How many records have room reserved."""
+        """For how many records room is reserved."""
         return self._shares.promised
 
     @property
@@ -153,9 +154,9 @@ class Journal:
             self._open()
 
     def promise(self, calls: int, socket: str = "") -> None:
-        """Reserve room for the INTENT and the OUTCOME records of so many items of a socket. Raises
-        FailureError JOURNAL_FULL or JOURNAL_SHARE_FULL and reserves nothing then. `append` always
-        has room for what was reserved.
+        """Reserve room for the INTENT and the OUTCOME of so many items of a socket, as if each had
+        its own records; those of many take less. Raises FailureError JOURNAL_FULL or
+        JOURNAL_SHARE_FULL and reserves nothing then. `append` has room for what was reserved.
         """
         if self._failed:
             self._try_again()
@@ -186,28 +187,29 @@ class Journal:
         """Write records at once, with sequence and time added; they survive kill -9 when this
         returns.
 
-        `promised` of them use room that `promise` reserved for this socket. `routine`: they state
-        that nothing has changed, and need no batch of their own soon. `refused`: they state
-        refusals. Raises FailureError JOURNAL_FULL if the disk
-        refuses; then nothing was written and no sequence number was used.
+        `promised` of the calls that they tell of use room that `promise` reserved for this socket.
+        `routine`: they state that nothing has changed, and need no batch of their own soon.
+        `refused`: they state refusals. Raises FailureError JOURNAL_FULL if the disk refuses; then
+        nothing was written and no sequence number was used.
         """
-        count = len(piece.records)
-        if count > SEGMENT_RECORDS:
-            raise ValueError("more records than a segment holds")
+        if (calls := records.calls_in(piece)) > SEGMENT_CALLS:
+            raise ValueError("more calls than the records of a segment tell of")
         self._open()
-        if self._records and (
-            self._records + count > SEGMENT_RECORDS
-            or self._segment.size + count * RECORD_BYTES > SEGMENT_BYTES
-        ):
-            self._seal()
-        now_ms = time.time_ns() // 1_000_000
-        for sequence, record in enumerate(piece.records, self._sequence + 1):
-            record.sequence = sequence
+        now_ms, last = time.time_ns() // 1_000_000, self._sequence
+        for record in piece.records:
+            last += 1
+            record.sequence = last
             record.time_ms = now_ms
         payload = piece.SerializeToString()
+        if self._records and (
+            self._calls + calls > SEGMENT_CALLS
+            or self._segment.size + len(payload) + frames.HEAD_BYTES > SEGMENT_BYTES
+        ):
+            self._seal()
         self._write(payload)
-        self._sequence += count
-        self._records += count
+        self._records += last - self._sequence
+        self._calls += calls
+        self._sequence = last
         if not routine:
             self._pressing = True
         self._shares.forget(socket, promised)
@@ -228,7 +230,7 @@ class Journal:
         with many refusals keeps none from signing. The piece that reaches the share is still
         written.
         """
-        self._demand(len(piece.records) * RECORD_BYTES, socket)
+        self._demand(records.calls_in(piece) * RECORD_BYTES, socket)
         if not self._shares.may_refuse(socket):
             raise _share_full(socket)
         self.append(piece, socket=socket, refused=True)
@@ -323,7 +325,7 @@ class Journal:
         self._number += 1
         path = self._folder / f"{self._number:08d}.seg"
         self._segment = SegmentWriter(path, self._boot_id, previous)
-        self._records = 0
+        self._records = self._calls = 0
         self._pressing = False
         self._used_here, self._refused_here = Counter[str](), Counter[str]()
 

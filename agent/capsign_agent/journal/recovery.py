@@ -36,9 +36,10 @@ def recover(folder: Path, backlog: Backlog) -> None:
             continue
         last = records[-1].sequence
         size = found.good_bytes
-        used = Counter(one.caller for one in records if one.caller)
-        for socket, count in used.items():
-            used[socket] = size * count // len(records)
+        used = Counter[str]()
+        for one in records:
+            if one.caller:
+                used[one.caller] += one.ByteSize()
         backlog.add(Segment(path, folder.name, last, len(records), size, used))
 
 

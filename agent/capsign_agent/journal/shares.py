@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection
 
 RECORD_BYTES = 224
-"""Upper bound of one record's bytes in a frame: ids, two names of 64 bytes, five integers and its
-share of the frame.
+"""Upper bound of the bytes in a frame for each call that a record tells of: for the first an id,
+two names of 64 bytes, five integers and its share of the frame; for a further one an id alone.
 """
 
 

@@ -247,7 +247,7 @@ def _resolved(
         if len(done.items) != 1 or not is_signed(done.items[0], longest):
             detail = "The adapter says done and gives no signature."
             raise FailureError(failures_pb2.REASON_INTERNAL, detail)
-        records.done(piece, [(intent_id, done.items[0].leaf_index)], grant, unspecified, caller)
+        records.done(piece, [intent_id], done.items[0].leaf_index, grant, unspecified, caller)
         return agent_pb2.ResolveIntentResponse(done=done), piece
     if kind not in {"refused", "never"}:
         raise FailureError(failures_pb2.REASON_INTERNAL, "The adapter's answer is empty.")

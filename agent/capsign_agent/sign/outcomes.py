@@ -22,6 +22,7 @@ from capsign_agent.handles.unavailable import ended_upstream
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
 from capsign_agent.sign.answer_check import longest_by_key, unsigned
+from capsign_agent.sign.told import Told
 from capsign_agent.upstream.batch import Batch
 from capsign_agent.upstream.call import Answer, Call
 
@@ -70,13 +71,12 @@ class OutcomeRecorder:
         """Journal the intents of one socket. Raises FailureError JOURNAL_FULL, JOURNAL_SHARE_FULL;
         then nothing is written.
         """
-        count = 0
+        told = Told()
         for call in calls:
-            count += len(call.intents)
+            told.intents(call)
+        count = told.calls
         self._journal.promise(count, socket)
-        piece = records.Piece()
-        for call in calls:
-            records.intents(piece, call.intents, call.held.grant, call.algorithm, socket)
+        piece = told.piece(socket)
         try:
             self._journal.append(piece, count, socket)  # 7
         except FailureError:
@@ -105,14 +105,14 @@ class OutcomeRecorder:
 
     def _conclude(self, socket: str, answers: Sequence[tuple[Call, Answer]]) -> None:
         """Step 10 for the calls of one socket: journal what came of them, then tell it."""
-        piece = records.Piece()
+        told = Told()
         promised, now = 0, time.monotonic()
         for call, answer in answers:
-            _outcomes(piece, call, answer, now)
+            _outcomes(told, call, answer, now)
             if not call.recorded:
                 promised += len(call.intents)
                 call.recorded = True
-        if not self.append(piece, promised, socket):  # 10
+        if not self.append(told.piece(socket), promised, socket):  # 10
             # Nobody may have a signature whose outcome is not written down. The adapter has it:
             # resolving gives it later.
             error = FailureError(
@@ -224,32 +224,20 @@ def _whole_failure(batch: Batch, response: signing_pb2.SignResponse) -> list[tup
     return [(call, Answer((), [item] * len(call.intents))) for call in batch.calls]
 
 
-def _outcomes(piece: records.Piece, call: Call, answer: Answer, now: float) -> None:
-    """The OUTCOME records of a call; `now` is monotonic."""
-    grant, algorithm, caller = call.held.grant, call.algorithm, call.held.socket
+def _outcomes(told: Told, call: Call, answer: Answer, now: float) -> None:
+    """What came of a call; `now` is monotonic."""
     elapsed_ms = int((now - call.queued_at) * 1000) or 1
     elapsed_ms = min(elapsed_ms, MAX_ELAPSED_MS)
-    if answer.all_signed and len(call.intents) == 1:
-        pair = (call.intents[0], answer.items[0].leaf_index)
-        records.done(piece, (pair,), grant, algorithm, caller, elapsed_ms)
+    items = answer.items
+    if answer.all_signed and len(items) == 1:
+        told.one_done(call, call.intents[0], items[0].leaf_index, elapsed_ms)
         return
-    pairs = zip(call.intents, answer.items, strict=True)
     if answer.all_signed:
-        records.done(
-            piece,
-            [(intent_id, item.leaf_index) for intent_id, item in pairs],
-            grant,
-            algorithm,
-            caller,
-            elapsed_ms,
-        )
+        told.done(call, [item.leaf_index for item in items], elapsed_ms)
         return
-    for intent_id, item in pairs:
+    for intent_id, item in zip(call.intents, items, strict=True):
         if item.signatures:
-            pair = (intent_id, item.leaf_index)
-            records.done(piece, [pair], grant, algorithm, caller, elapsed_ms)
+            told.one_done(call, intent_id, item.leaf_index, elapsed_ms)
         else:
             error = FailureError.from_item(item.failure)
-            records.failed(
-                piece, [intent_id], grant, algorithm, caller, error.outcome, error.reason
-            )
+            told.failed(call, intent_id, error.outcome, error.reason)

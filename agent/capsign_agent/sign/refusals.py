@@ -43,7 +43,7 @@ class Refusals:
         except FailureError as error:
             for work in refused:
                 work.refuse(work.refused, error)
-        if self._over(socket, len(piece.records)):
+        if self._over(socket, records.calls_in(piece)):
             # refusals cost the loop that serves all sockets
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.sleep(max(0.0, min(self._later_s, left)))

@@ -14,6 +14,7 @@ from capsign_agent.journal import records
 from capsign_agent.journal.directory import JournalError
 from capsign_agent.journal.journal import Journal
 from capsign_agent.journal.shares import RECORD_BYTES
+from capsign_evidence import told_calls
 from capsign_wire import bounds
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
@@ -30,9 +31,11 @@ def start(directory: Path, boot: int = 1, max_bytes: int = MAX) -> Journal:
     return Journal(directory, max_bytes, bytes([boot]) * 16, 1_700_000_000_000 + boot)
 
 
-def some(count: int) -> records.Piece:
-    piece = records.Piece()
-    records.intents(piece, [new_intent_id() for _ in range(count)], "tokens", 1, "app")
+def some(count: int, *, together: bool = False) -> records.Piece:
+    """Records of so many calls: one for each, the most that there can be, or one for all."""
+    piece, ids = records.Piece(), [new_intent_id() for _ in range(count)]
+    for each in [ids] if together else [[one] for one in ids]:
+        records.intents(piece, each, "tokens", 1, "app")
     return piece
 
 
@@ -102,6 +105,15 @@ def test_a_segment_stays_within_the_bounds_of_a_batch(tmp_path: Path) -> None:
     assert len(check_chain(journal)) == 20 * 1024
 
 
+def test_the_records_of_a_segment_tell_of_no_more_calls_than_a_batch_may(tmp_path: Path) -> None:
+    journal = start(tmp_path)
+    for count in [1024] * 9 + [1] * 5:
+        journal.append(some(count, together=True))
+    journal.seal()
+    assert [told_calls.count(batch.records) for batch in batches(journal)] == [4096, 4096, 1029]
+    assert check_chain(journal) == [*range(1, 15)]
+
+
 def test_a_segment_travels_in_one_request_that_every_adapter_takes(tmp_path: Path) -> None:
     journal = start(tmp_path, max_bytes=1 << 26)
     for _ in range(12):
@@ -115,11 +127,27 @@ def test_a_segment_travels_in_one_request_that_every_adapter_takes(tmp_path: Pat
     assert max(sizes) <= bounds.ADAPTER_REQUEST_BYTES
 
 
-def test_no_record_is_larger_than_what_is_reserved_for_it() -> None:
+@pytest.mark.parametrize("calls", [1, 2, 3, 100, 1024])
+def test_no_record_is_larger_than_what_is_reserved_for_its_calls(calls: int) -> None:
     piece = records.Piece()
-    records.done(piece, [(b"\xff" * 16, 2**63)], "g" * 64, 7, "c" * 64, 2**32 - 1)
-    piece.records[0].sequence, piece.records[0].time_ms = 2**63, 2**48
-    assert len(piece.SerializeToString()) + 8 <= module.RECORD_BYTES
+    records.done(piece, [b"\xff" * 16] * calls, 2**63, "g" * 64, 7, "c" * 64, 2**32 - 1)
+    [record] = piece.records
+    record.sequence, record.time_ms = 2**63, 2**48
+    assert records.calls_in(piece) == calls
+    assert len(piece.SerializeToString()) + 8 <= calls * module.RECORD_BYTES
+
+
+def test_more_calls_than_one_record_tells_of_are_told_in_several(tmp_path: Path) -> None:
+    journal, ids = start(tmp_path), [bytes([at % 256, at // 256]) * 8 for at in range(2500)]
+    piece = records.Piece()
+    records.done(piece, ids, 70, "tokens", 1, "app", 3)
+    journal.append(piece)
+    journal.seal()
+    [batch] = batches(journal)
+    found = [one for record in batch.records for one in told_calls.each(record)]
+    assert found == [(intent_id, 71 + at) for at, intent_id in enumerate(ids)]
+    assert [len(told_calls.intents(record)) for record in batch.records] == [1024, 1024, 452]
+    bounds.check(batch)
 
 
 def test_what_was_written_survives_kill_9_and_is_delivered_under_its_own_boot(

@@ -36,11 +36,12 @@ def fill(journal: Journal, socket: str) -> tuple[int, int]:
         except FailureError as error:
             return calls, error.reason
         piece = records.Piece()
-        records.intents(piece, [new_intent_id() for _ in range(50)], "tokens", 1, socket)
+        for _ in range(50):
+            records.intents(piece, [new_intent_id()], "tokens", 1, socket)
         journal.append(piece, 50, socket)
         piece = records.Piece()
-        done = [(new_intent_id(), 7) for _ in range(50)]
-        records.done(piece, done, "tokens", 1, socket)
+        for _ in range(50):
+            records.done(piece, [new_intent_id()], 7, "tokens", 1, socket)
         journal.append(piece, 50, socket)
         calls += 50
 
@@ -61,11 +62,28 @@ def test_one_socket_takes_what_is_free_and_its_share_and_is_told_so(tmp_path: Pa
 
 def piece_of(count: int) -> records.Piece:
     piece = records.Piece()
-    ids = [new_intent_id() for _ in range(count)]
-    records.failed(
-        piece, ids, "tokens", 1, "loud", fail.OUTCOME_REFUSED, fail.REASON_HANDLE_UNKNOWN
-    )
+    for _ in range(count):
+        ids = [new_intent_id()]
+        records.failed(
+            piece, ids, "tokens", 1, "loud", fail.OUTCOME_REFUSED, fail.REASON_HANDLE_UNKNOWN
+        )
     return piece
+
+
+def test_after_a_restart_each_socket_has_the_bytes_that_it_wrote(tmp_path: Path) -> None:
+    """One record may have a thousand calls."""
+    journal, piece = start(tmp_path), records.Piece()
+    records.intents(piece, [new_intent_id() for _ in range(1000)], "tokens", 1, "loud")
+    journal.append(piece, socket="loud")
+    for _ in range(3):
+        piece = records.Piece()
+        records.intents(piece, [new_intent_id()], "tokens", 1, "quiet")
+        journal.append(piece, socket="quiet")
+    shares = [journal.share_of(socket) for socket in ("loud", "quiet")]
+    kill(journal, tmp_path)
+    found = start(tmp_path, 2)
+    again = [found.share_of(socket) for socket in ("loud", "quiet")]
+    assert again == pytest.approx(shares, abs=40 / MAX)
 
 
 def test_the_others_have_their_shares_and_each_only_its_own(tmp_path: Path) -> None:
