@@ -22,8 +22,8 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     a container whose records take that and its share is refused, and the others go on.
     """
     flush_ms: Annotated[int, Meta(ge=1, le=600_000)] = 500
-    """How long records gather before they go upstream. Those of a renewal that changed nothing wait
-    for others, or 15 minutes.
+    """How long records gather before they go upstream; up to 3 s where adapters take long to
+    answer. Those of a renewal that changed nothing wait for others, or 15 minutes.
     """
 
 

@@ -32,6 +32,11 @@ ROUTINE_S = 900.0
 """Seconds that routine records may wait before they are sent as a batch, and become a leaf: the
 lifetime of a handle by default (decision 27). Any other record takes them with it at once.
 """
+SHARE, GATHERED_S = 0.05, 3.0
+"""Part of the time in which an agent's reports may be under way, and seconds that records gather at
+most for its sake: where adapters have much to do, their answers take longer, and each report of
+many agents carries more (decision 90). A segment that is full does not wait.
+"""
 ASIDE_S = 30.0
 """Seconds before a life that was set aside is tried again."""
 
@@ -61,7 +66,7 @@ class Reporter:
         self._flush_s = flush_s
         self._clock = clock
         self._aside: dict[str, float] = {}
-        self._sealed_at = self._alive_at = clock()
+        self._sealed_at = self._alive_at = self._next_s = clock()
         self._taken_leaf = 0
 
     async def run(self) -> None:
@@ -70,11 +75,18 @@ class Reporter:
         while True:
             await asyncio.sleep(self._flush_s if not failures else retry_delay_s(failures))
             self._journal.look_again()
-            if self._journal.pressing or self._clock() >= self._sealed_at + ROUTINE_S:
+            if self._due():
                 self._say_alive()
                 self._journal.seal()
                 self._sealed_at = self._clock()
             failures = 0 if await self.deliver() else failures + 1
+
+    def _due(self) -> bool:
+        """Whether what was written is to be sent now."""
+        now_s = self._clock()
+        if self._journal.pressing and now_s >= self._next_s:
+            return True
+        return now_s >= self._sealed_at + ROUTINE_S
 
     async def deliver(self) -> bool:
         """Send what is sealed, oldest first; returns False if the adapter could not take all
@@ -111,7 +123,10 @@ class Reporter:
 
     async def _send(self, segment: Segment) -> None:
         self._metrics.histogram("capsign.batch.size").record(segment.records, "audit")
+        began_s = self._clock()
         answer = await self._adapter.submit(evidence_pb2.SubmitAuditRequest(batch=segment.batch()))
+        ended_s = self._clock()
+        self._next_s = ended_s + min((ended_s - began_s) / SHARE, GATHERED_S)
         if answer.accepted_through < segment.last_sequence:
             raise FailureError(
                 failures_pb2.REASON_AUDIT_OUT_OF_ORDER, "The adapter took less than was sent."

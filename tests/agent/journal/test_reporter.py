@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from capsign_agent.journal import records
 from capsign_agent.journal.journal import Journal
-from capsign_agent.journal.reporter import ASIDE_S, ROUTINE_S, Reporter
+from capsign_agent.journal.reporter import ASIDE_S, GATHERED_S, ROUTINE_S, Reporter
 from capsign_wire.adapter.v1 import evidence_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.telemetry import Metrics
@@ -129,6 +129,55 @@ async def test_a_damaged_segment_is_kept_and_not_sent(tmp_path: Path) -> None:
     assert adapter.seen == []
     assert path.exists()
     assert len(one.sealed()) == 2
+
+
+class Loaded(Adapter):
+    """Takes its time."""
+
+    def __init__(self, clock: Clock, took_s: float) -> None:
+        super().__init__()
+        self._clock, self._took_s = clock, took_s
+
+    async def submit(
+        self, request: evidence_pb2.SubmitAuditRequest
+    ) -> evidence_pb2.SubmitAuditResponse:
+        self._clock.now += self._took_s
+        return await super().submit(request)
+
+
+class Looks(Journal):
+    """Counts how often a reporter has looked at it."""
+
+    looks = 0
+
+    def look_again(self) -> None:
+        self.looks += 1
+        super().look_again()
+
+
+@pytest.mark.parametrize(("took_s", "gathered_s"), [(0.1, 2.0), (10.0, GATHERED_S)])
+async def test_where_an_adapter_takes_long_the_next_report_gathers_longer(
+    tmp_path: Path, took_s: float, gathered_s: float
+) -> None:
+    one = Looks(tmp_path, 1 << 20, b"b" * 16, 1_700_000_000_000)
+    clock = Clock()
+    adapter = Loaded(clock, took_s)
+    task = asyncio.ensure_future(reporter(one, adapter, clock).run())
+    try:
+        one.append(records.handles(1))
+        await until(lambda: len(adapter.taken) == 1, task)
+        one.append(records.handles(2))
+        clock.now = took_s + gathered_s - 0.01
+        seen = one.looks
+        await until(lambda: one.looks > seen + 2, task)
+        assert len(adapter.taken) == 1
+        clock.now = took_s + gathered_s
+        await until(lambda: len(adapter.taken) == 2, task)
+        one.append(records.handles(3))
+        one.seal()  # as one that is full: it does not wait
+        await until(lambda: len(adapter.taken) == 3, task)
+    finally:
+        task.cancel()
 
 
 async def test_a_flush_goes_on_until_nothing_is_left(tmp_path: Path) -> None:
