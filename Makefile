@@ -146,11 +146,17 @@ lock: $(STAMP_PROTO) ## Resolve requirements/*.lock anew
 	@$(call lock-image,agent,./proto/python ./evidence ./agent)
 	@$(call lock-image,adapter,./proto/python ./evidence ./adapter ./clients/python ./clients/cli)
 	@$(call lock-image,injector,./k8s/injector)
+	@$(call lock-extra,agent,native,./proto/python ./evidence ./agent)
 
 # What is in an image: for Linux alone, in the versions that are tested. The injector speaks no
 # gRPC, hence no ./proto/python.
 lock-image = $(COMPILE) --python-platform linux --constraints requirements/dev.lock \
 	$(addsuffix /pyproject.toml,$(2)) -o requirements/$(1).lock
+
+# What an extra adds to that.
+lock-extra = $(COMPILE) --python-platform linux --constraints requirements/dev.lock --extra $(2) \
+	$$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/$(1).lock) \
+	$(addsuffix /pyproject.toml,$(3)) -o requirements/$(1)-$(2).lock
 
 .PHONY: wheels
 wheels: venv ## Build the distributions' wheels into dist/
