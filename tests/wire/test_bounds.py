@@ -19,6 +19,7 @@ from capsign_wire.adapter.v1 import (
     signing_pb2,
     tenants_pb2,
 )
+from capsign_wire.advice import ADVICE, Given
 from capsign_wire.agent.v1 import agent_pb2
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
@@ -220,6 +221,23 @@ def test_numbers_above_their_bound_are_refused(field):
         assert most == 2**64 - 1
     else:
         assert refused(with_value(field, most + 1)) == (TOO_LARGE, where(field))
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        (policy_pb2.GetPolicyRequest(version=2**64 - 1), Given.NUMBER),
+        (capability_pb2.IssueHandlesRequest(grants=["a"] * 300), Given.LIST),
+        (capability_pb2.IssueHandlesRequest(grants=["a" * 65]), Given.TEXT),
+        (agent_pb2.SignItem(intent_id=bytes(16), message=bytes(65_537)), Given.MESSAGE),
+    ],
+)
+def test_what_is_too_large_is_advised_by_what_it_is(message, advice):
+    with pytest.raises(FailureError) as caught:
+        bounds.check(message)
+    assert caught.value.reason == TOO_LARGE
+    assert caught.value.advice == ADVICE[TOO_LARGE][advice]
+    assert caught.value.detail.endswith(caught.value.advice)
 
 
 @pytest.mark.parametrize("field", ENUMS, ids=name_of)

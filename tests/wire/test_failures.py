@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from capsign_wire.advice import ADVICE, Given
 from capsign_wire.failures import DETAILS_TRAILER, DOMAIN, REASONS, FailureError, RpcStatus
 from capsign_wire.types.v1 import failures_pb2 as pb
 from google.protobuf import any_pb2
@@ -37,6 +38,28 @@ def test_both_ways_over_the_wire_keep_everything(reason, detail, field, retry):
     status = RpcStatus(error)
     assert status.code is REASONS[reason].status
     assert seen(FailureError.from_rpc(Rpc(*status.trailing_metadata))) == seen(error)
+
+
+@pytest.mark.parametrize("reason", sorted(ADVICE))
+@pytest.mark.parametrize("given_", [None, *Given])
+def test_the_advice_fits_what_was_given_and_is_known_again(reason, given_):
+    """A version of 2**64 - 1 was told to sign a digest, or to split the batch."""
+    error = FailureError(reason, "The field version is above 9.", field="version", given=given_)
+    row = REASONS[reason].advice
+    assert error.advice == ADVICE[reason].get(given_, row)
+    assert error.detail == f"The field version is above 9. {error.advice}"
+    assert FailureError.from_item(error.to_item()).advice == error.advice
+    status = RpcStatus(error)
+    assert FailureError.from_rpc(Rpc(*status.trailing_metadata)).advice == error.advice
+
+
+def test_no_advice_ends_with_another_of_its_reason():
+    for reason, table in ADVICE.items():
+        every = [REASONS[reason].advice, *table.values()]
+        assert len({*every}) == len(every)
+        assert not [
+            (one, two) for one in every for two in every if one != two and one.endswith(two)
+        ]
 
 
 def test_the_whole_table():

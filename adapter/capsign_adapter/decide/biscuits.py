@@ -29,6 +29,7 @@ from biscuit_auth import (
     PrivateKey,
     PublicKey,
 )
+from capsign_wire.advice import Given
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -227,6 +228,7 @@ class Verifier:
                 failures_pb2.REASON_INPUT_TOO_LARGE,
                 f"A handle has at most {MAX_TOKEN_BYTES} bytes.",
                 field="handle",
+                given=Given.HANDLE,
             )
         biscuit = _ours(lambda: Biscuit.from_bytes(token, self._public))
         if bytes(biscuit.to_bytes()) != token or token.startswith(_ROOT_KEY_ID):
@@ -291,7 +293,8 @@ def _bounded(builder: AuthorizerBuilder, biscuit: Biscuit, max_time: timedelta) 
 
 
 def _too_large(detail: str) -> FailureError:
-    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="handle")
+    reason = failures_pb2.REASON_INPUT_TOO_LARGE
+    return FailureError(reason, detail, field="handle", given=Given.HANDLE)
 
 
 def _ours(read: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import grpc
+from capsign_wire.advice import Given
 from capsign_wire.failures import FailureError, abort
 from capsign_wire.types.v1 import failures_pb2
 from google.protobuf.message import Message
@@ -173,7 +174,11 @@ class DeadlineRegistrar:
         if request is None:
             abort(
                 context,
-                FailureError(failures_pb2.REASON_INPUT_MALFORMED, "The call carries no request."),
+                FailureError(
+                    failures_pb2.REASON_INPUT_MALFORMED,
+                    "The call carries no request.",
+                    given=Given.REQUEST,
+                ),
             )
         return request
 

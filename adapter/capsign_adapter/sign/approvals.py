@@ -77,7 +77,8 @@ class Approvals:
         `state` raises.
         """
         if len(payload) > MAX_PAYLOAD:
-            raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, "The proposal is too large.")
+            detail = f"The proposal has {len(payload)} bytes; at most {MAX_PAYLOAD} are taken."
+            raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail)
 
         def attempt(snapshot: Snapshot, standing: Standing, now: int) -> Moved:
             rule = rules.check_propose(act, actor, standing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
+from capsign_wire.advice import Given
 from capsign_wire.algorithms import AlgorithmRow
 from capsign_wire.failures import FailureError
 from capsign_wire.intents import are_intent_ids
@@ -131,4 +132,5 @@ def _misfit(row: AlgorithmRow, longest: int) -> FailureError:
         detail = f"{row.name} takes a digest of {longest} bytes."
         return FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="input")
     detail = f"Messages are at most {longest} bytes here."
-    return FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="input")
+    reason = failures_pb2.REASON_INPUT_TOO_LARGE
+    return FailureError(reason, detail, field="input", given=Given.MESSAGE)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 from capsign_wire import bounds
+from capsign_wire.advice import Given
 from capsign_wire.failures import FailureError, RpcStatus
 from capsign_wire.types.v1 import failures_pb2
 
@@ -271,7 +272,9 @@ class BoundedRegistrar:
         if message is grpc.aio.EOF:
             message = bounds.Unparsed(
                 FailureError(
-                    failures_pb2.REASON_INPUT_MALFORMED, "The call has no message."
+                    failures_pb2.REASON_INPUT_MALFORMED,
+                    "The call has no message.",
+                    given=Given.REQUEST,
                 ).to_item()
             )
         return message

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from capsign_wire import bounds, logs, trace_context
+from capsign_wire.advice import Given
 from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.tracing import PassingTracer, Span, Tracer, note_items
@@ -288,7 +289,9 @@ def _count(groups: Sequence[agent_pb2.SignGroup]) -> None:
         items += len(group.items)
     if items > bounds.MAX_BATCH_ITEMS:
         sentence = f"The call has {items} items; at most {bounds.MAX_BATCH_ITEMS} are taken."
-        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, sentence, field="groups")
+        raise FailureError(
+            failures_pb2.REASON_INPUT_TOO_LARGE, sentence, field="groups", given=Given.LIST
+        )
 
 
 def _defect(error: Exception) -> FailureError:

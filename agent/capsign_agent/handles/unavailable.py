@@ -35,7 +35,7 @@ def ended_upstream(failure: FailureError) -> NotYetError:
 
 def said_in(failure: FailureError) -> str:
     """The failure's own sentence, without the advice that is part of its reason."""
-    return failure.detail.removesuffix(failure.row.advice).strip()
+    return failure.detail.removesuffix(failure.advice).strip()
 
 
 class LastError:

@@ -169,7 +169,7 @@ def _of_failure(error: object) -> Told:
 
     assert isinstance(error, FailureError)
     codes = {pb.OUTCOME_REFUSED: REFUSED, pb.OUTCOME_UNKNOWN: UNKNOWN}
-    advice = error.row.advice
+    advice = error.advice
     return Told(
         codes.get(error.outcome, UNAVAILABLE),
         error.row.name,

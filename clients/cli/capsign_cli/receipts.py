@@ -104,7 +104,9 @@ def verify_bundle_file(
     proven = _proven(bundle, checkpoints.open)
     message = file.read(MAX_MESSAGE + 1)
     if len(message) > MAX_MESSAGE:
-        raise CliError(USAGE, "INPUT_TOO_LARGE", f"The file is larger than {MAX_MESSAGE} bytes.")
+        text = f"The file is larger than {MAX_MESSAGE} bytes, and a bundle is of a message."
+        advice = "Give the message that was signed; no longer one is."
+        raise CliError(USAGE, "INPUT_TOO_LARGE", text, advice)
     found = _by_rule(bundle, message, trust, rule, required)
     _demand_recorded(bundle, proven)
     when_s = checkpoints.cosigned_s or proven.record.time_ms / 1000

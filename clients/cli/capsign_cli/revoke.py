@@ -134,7 +134,7 @@ def _answer(channel: grpc.Channel, request: admin_pb2.RevokeRequest) -> admin_pb
         workload = request.kind == admin_pb2.REVOCATION_KIND_WORKLOAD
         if not workload or told.reason != failures_pb2.REASON_NOT_FOUND:
             raise
-        said = told.detail.removesuffix(told.row.advice).strip()
+        said = told.detail.removesuffix(told.advice).strip()
         advice = "Correct the ID. If another policy has it, or had it until now, say --unknown-too."
         raise CliError(REFUSED, told.row.name, said, advice) from None
 

@@ -163,7 +163,7 @@ def _make(selector: HandleSelector, handle_id: str) -> Template:
         raise Refused(
             error.row.name,
             error.detail,
-            advice=error.row.advice,
+            advice=error.advice,
             field=error.field,
             selector=selector,
         ) from None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+from capsign_wire.advice import Given, advice_of
 from capsign_wire.algorithms import BY_NAME, AlgorithmRow
 from capsign_wire.bounds import MAX_BATCH_ITEMS
 from capsign_wire.failures import REASONS, FailureError
@@ -47,7 +48,8 @@ def octets(value: Buffer) -> bytes:
 
 def _refused(reason: reasons.Reason.ValueType, text: str, field: str) -> Refused:
     row = REASONS[reason]
-    return Refused(row.name, text, advice=row.advice, field=field)
+    advice = advice_of(reason, Given.MESSAGE, row.advice)
+    return Refused(row.name, text, advice=advice, field=field)
 
 
 def selector_of(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import grpc
+from capsign_wire.advice import Given
 from capsign_wire.agent.v1 import agent_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS, CUSTODY_NAMES
 from capsign_wire.failures import FailureError
@@ -93,10 +94,11 @@ class SignerClosedError(FailureError):
     reached the agent.
     """
 
-    advice = "Use another signer; an intent id that is sent again gives the same bytes."
+    ADVICE = "Use another signer; an intent id that is sent again gives the same bytes."
 
     def __init__(self, *, sent: bool) -> None:
         super().__init__(_LOST if sent else reasons.REASON_DRAINING)
+        self.advice = self.ADVICE
         self.detail = f"This signer was closed. {self.advice}"
 
 
@@ -111,7 +113,8 @@ def failure_of(error: grpc.RpcError, *, effect: bool) -> FailureError:
     detail = str(error.details() or "")[:200]
     reason = STATUSES[code]
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _REQUEST_TOO_LARGE.search(detail):
-        return FailureError(reasons.REASON_INPUT_TOO_LARGE, f"gRPC says {detail}.")
+        said = f"gRPC says {detail}."
+        return FailureError(reasons.REASON_INPUT_TOO_LARGE, said, given=Given.REQUEST)
     said = f"gRPC says {code.name}: {detail}."
     if not effect and (stated is not None or reason in {_LOST, _BUG, reasons.REASON_ANSWER_LATE}):
         return AgentAwayError(said)
@@ -159,9 +162,7 @@ def exception(
     return kind(
         failure.row.name,
         failure.detail,
-        advice=failure.advice
-        if isinstance(failure, AgentAwayError | SignerClosedError)
-        else failure.row.advice,
+        advice=failure.advice,
         field=failure.field,
         retry_after=failure.retry_after_ms / 1000,
         intent_id=intent_id,

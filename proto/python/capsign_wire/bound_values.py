@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from capsign_wire.advice import Given
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import bounds_pb2, failures_pb2
 
@@ -34,9 +35,12 @@ class BoundError(Exception):
     it, so that valid messages need no paths.
     """
 
-    def __init__(self, reason: failures_pb2.Reason.ValueType, text: str) -> None:
+    def __init__(
+        self, reason: failures_pb2.Reason.ValueType, text: str, given: Given | None = None
+    ) -> None:
         super().__init__(text)
         self.reason = reason
+        self.given = given
         self.text = text
         self.path = ""
 
@@ -46,7 +50,8 @@ class BoundError(Exception):
         return self
 
     def failure(self) -> FailureError:
-        return FailureError(self.reason, self.text.replace("{path}", self.path), field=self.path)
+        text = self.text.replace("{path}", self.path)
+        return FailureError(self.reason, text, field=self.path, given=self.given)
 
 
 malformed = partial(BoundError, failures_pb2.REASON_INPUT_MALFORMED)
@@ -61,7 +66,7 @@ class Number:
 
     def __call__(self, value: int) -> None:
         if value > self.most:
-            raise too_large(f"The field {{path}} is above {self.most}.")
+            raise too_large(f"The field {{path}} is above {self.most}.", Given.NUMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class Length:
     may_be_empty: bool
     wording: str
     """What it must match, in words."""
+    given: Given = Given.TEXT
 
     def __call__(self, value: Any) -> None:
         size = len(value)
@@ -83,7 +89,8 @@ class Length:
             return
         if size > self.most:
             raise too_large(
-                f"The field {{path}} is {size} bytes long; at most {self.most} are taken."
+                f"The field {{path}} is {size} bytes long; at most {self.most} are taken.",
+                self.given,
             )
         if size < self.least:
             raise malformed(f"The field {{path}} is {size} bytes long; it needs {self.least}.")

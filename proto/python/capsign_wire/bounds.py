@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from capsign_wire.advice import Given
 from capsign_wire.bound_values import (
     FORMATS,
     BoundError,
@@ -54,6 +55,9 @@ MANY = 8
 """Number of items from which they are checked field by field, see `_columns`."""
 
 _UNSIGNED_64 = frozenset({FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64})
+
+_SIGNED = frozenset({"message", "input"})
+"""Fields that hold what is signed."""
 
 _SIZED = frozenset({FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING})
 
@@ -104,9 +108,8 @@ def parse(
     try:
         message = kind.FromString(data)
     except DecodeError:
-        raise FailureError(
-            failures_pb2.REASON_INPUT_MALFORMED, f"This is not a {kind.DESCRIPTOR.name}."
-        ) from None
+        text = f"This is not a {kind.DESCRIPTOR.name}."
+        raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, text, given=Given.REQUEST) from None
     before_check(message)
     check(message)
     return message
@@ -212,11 +215,11 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
     def rule(message: Any) -> None:
         values = getattr(message, name)
         if len(values) > most:
-            raise too_large(
-                f"The field {{path}} has {len(values)} items; at most {most} are taken."
-            ).within(name)
+            text = f"The field {{path}} has {len(values)} items; at most {most} are taken."
+            raise too_large(text, Given.LIST).within(name)
         if len(values) < least:
-            raise malformed(f"The field {{path}} needs at least {least} item.").within(name)
+            text = f"The field {{path}} needs at least {least} item."
+            raise malformed(text, Given.LIST).within(name)
         if columns is not None and len(values) >= MANY and columns(values):
             return
         if single is not None:
@@ -308,4 +311,5 @@ def _length_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
         raise TypeError(f"{field.full_name} states no max_len")
     pattern, wording = FORMATS[bound.format]
     matches = pattern.fullmatch if field.type == FieldDescriptor.TYPE_STRING else None
-    return Length(least, most, matches, optional or least == 0, wording)
+    given = Given.MESSAGE if field.name in _SIGNED else Given.TEXT
+    return Length(least, most, matches, optional or least == 0, wording, given)

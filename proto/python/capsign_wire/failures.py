@@ -17,6 +17,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from capsign_wire.advice import Given, advice_in, advice_of
 from capsign_wire.types.v1 import failures_pb2 as pb
 
 DOMAIN = "capsign.dev"
@@ -55,8 +56,8 @@ class FailureError(Exception):
     """A call that failed.
 
     `reason` says why, `outcome` what is true now (refused, unknown or unavailable: three different
-    things), `detail` is a sentence for a person. None of them ever repeats a message, digest or
-    token of the caller.
+    things), `detail` is a sentence for a person, and ends with `advice`, which says what to do.
+    None of them ever repeats a message, digest or token of the caller.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class FailureError(Exception):
         *,
         field: str = "",
         retry_after_ms: int = 0,
+        given: Given | None = None,
     ) -> None:
+        """`given`: what is refused, of an input; its advice is for that then."""
         self.reason = reason
         self.row = REASONS[reason]
-        self.detail = f"{detail} {self.row.advice}".strip()[:512]
+        self.advice = advice_of(reason, given, self.row.advice)
+        self.detail = f"{detail} {self.advice}".strip()[:512]
         self.field = field[:128]
         self.retry_after_ms = retry_after_ms
         super().__init__(f"{self.row.name}: {self.detail}")
@@ -112,7 +116,9 @@ class FailureError(Exception):
         """Returns the error for a batch item's failure. An unknown reason becomes INTERNAL."""
         reason = failure.reason if failure.reason in REASONS else pb.REASON_INTERNAL
         error = cls(reason, field=failure.field, retry_after_ms=failure.retry_after_ms)
-        error.detail = failure.message or error.detail
+        if failure.message:
+            error.detail = failure.message
+            error.advice = advice_in(reason, failure.message, error.row.advice)
         error.args = (f"{error.row.name}: {error.detail}",)
         return error
 

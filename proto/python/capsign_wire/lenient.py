@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from capsign_wire.advice import Given
 from capsign_wire.bounds import Unparsed, check
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
@@ -57,14 +58,17 @@ class LenientRegistrar:
 
 def _lenient(parse: Callable[[bytes], Any], method: str, most_bytes: int) -> Callable[[bytes], Any]:
     error = FailureError(
-        failures_pb2.REASON_INPUT_MALFORMED, f"The bytes are not a request of {method}."
+        failures_pb2.REASON_INPUT_MALFORMED,
+        f"The bytes are not a request of {method}.",
+        given=Given.REQUEST,
     )
     unparsed = Unparsed(error.to_item())
 
     def deserialize(wire: bytes) -> Any:
         if len(wire) > most_bytes:
             text = f"The request is {len(wire)} bytes long; at most {most_bytes} are taken."
-            return Unparsed(FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, text).to_item())
+            reason = failures_pb2.REASON_INPUT_TOO_LARGE
+            return Unparsed(FailureError(reason, text, given=Given.REQUEST).to_item())
         try:
             message = parse(wire)
         except DecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from capsign_wire.advice import Given
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
@@ -27,7 +28,9 @@ def unpack(stream: bytes, most: int) -> bytes:
         data = b""
     if len(data) > most:
         detail = f"The document has more than {most} bytes."
-        raise FailureError(failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="document")
+        raise FailureError(
+            failures_pb2.REASON_INPUT_TOO_LARGE, detail, field="document", given=Given.TEXT
+        )
     if not reader.eof or reader.unused_data:
         detail = "The document is not one whole zlib stream."
         raise FailureError(failures_pb2.REASON_INPUT_MALFORMED, detail, field="document")

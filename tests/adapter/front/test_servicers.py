@@ -29,6 +29,7 @@ from capsign_adapter.sign.key_sets import KeySets
 from capsign_adapter.sign.revocation_barrier import RevocationBarrier
 from capsign_adapter.store.errors import CommitUnknownError, StoreUnavailableError
 from capsign_wire.adapter.v1 import admin_pb2, capability_pb2, evidence_pb2, signing_pb2
+from capsign_wire.advice import advice_in
 from capsign_wire.bounds import Unparsed
 from capsign_wire.failures import REASONS, FailureError
 from capsign_wire.intents import new_intent_id
@@ -97,7 +98,8 @@ class Ended:
 
     def because_of(self, reason: reasons.Reason.ValueType) -> bool:
         row = REASONS[reason]
-        return self.code is row.status and row.advice in self.details
+        advice = advice_in(reason, self.details, row.advice)
+        return self.code is row.status and self.details.endswith(advice)
 
 
 @pytest.fixture
