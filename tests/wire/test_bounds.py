@@ -322,3 +322,16 @@ def test_many_items_are_held_against_the_same_bounds_as_few():
         bad.CopyFrom(batch)
         setattr(bad.records[57], field, wrong)
         assert refused(bad) == (MALFORMED, f"records[57].{field}")
+
+
+def test_of_many_items_what_none_has_set_is_judged_too():
+    """Such fields are not read of each."""
+    batch = evidence_pb2.AuditBatch(boot_id=b"b" * 16)
+    for number in range(1, 200):
+        batch.records.add(sequence=number)
+    assert refused(batch) == (MALFORMED, "records[0].kind")
+    for record in batch.records:
+        record.kind = evidence_pb2.AUDIT_KIND_ALIVE
+    bounds.check(batch)
+    batch.records[150].certificate_key = b"short"
+    assert refused(batch) == (MALFORMED, "records[150].certificate_key")

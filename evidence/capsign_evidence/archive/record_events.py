@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.algorithms import ALGORITHMS
@@ -14,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from capsign_evidence import told_calls
 from capsign_evidence.archive.details import told, words_of
-from capsign_evidence.archive.events import AGENT, UNREADABLE, Event
+from capsign_evidence.archive.events import AGENT, NAMES, UNREADABLE, Event
 
 KINDS = words_of(pb.AuditKind.DESCRIPTOR, "AUDIT_KIND_")
 """What records tell, as the command line writes it."""
@@ -64,10 +63,12 @@ def of_calls(first: Event, record: pb.AuditRecord) -> Iterator[Event]:
     yield first
     if not record.more_intents:
         return
+    shared = {name: getattr(first, name) for name in NAMES}
     for place, (intent_id, named) in enumerate(told_calls.each(record)):
         if place:
             leaf = named - 1 if named else None
-            yield replace(first, intent_id=intent_id, names_leaf=leaf, place=place)
+            own = {"intent_id": intent_id, "names_leaf": leaf, "place": place}
+            yield Event(**{**shared, **own})
 
 
 def of_record(index: int, workload: str, boot_id: bytes, record: pb.AuditRecord) -> Event:

@@ -62,6 +62,7 @@ _SIGNED = frozenset({"message", "input"})
 _SIZED = frozenset({FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING})
 
 Check = Callable[[Any], None]
+Column = Callable[[Sequence[Any]], None]
 
 
 def taken_bytes(most: int) -> int:
@@ -237,28 +238,33 @@ def _repeated_rule(field: FieldDescriptor, bound: bounds_pb2.Bound) -> Check:
 def _columns(descriptor: Any) -> Callable[[Sequence[Any]], bool] | None:
     """Returns a function that checks many messages field by field: of a number the largest, of
     bytes each length, of anything else each distinct value. That is a tenth of the work for similar
-    records. None for messages with other than plain fields.
+    records. Fields that none of them has set are not read. None for messages with other than plain
+    fields.
     """
-    names: list[str] = []
-    rules: list[Callable[[Sequence[Any]], None]] = []
+    rules: dict[str, tuple[Callable[[Any], Any], Column]] = {}
+    needed: set[str] = set()
+    """Fields that must be set: their default breaks their bound."""
     for field in descriptor.fields:
         bound = field.GetOptions().Extensions[bounds_pb2.bound]
         if field.is_repeated or field.message_type is not None or field.containing_oneof:
             return None
         single = _value_rule(field, bound)
         if single is not None:
-            names.append(field.name)
-            rules.append(_column_rule(field, single))
-    if not names:
-        return lambda _: True
-    # One look at a message for all fields; the first twice, since of one name it makes no tuple.
-    values_of = attrgetter(names[0], *names)
+            rules[field.name] = attrgetter(field.name), _column_rule(field, single)
+            if _breaks(single, field.default_value):
+                needed.add(field.name)
 
-    def good(messages: Sequence[Any]) -> bool:
-        _, *found = zip(*map(values_of, messages), strict=True)
+    def good(values: Sequence[Any]) -> bool:
+        messages = [*values]  # each look into the field makes them anew
+        # Serialised messages one after the other are one that has what any of them has set.
+        together = b"".join([one.SerializeToString() for one in messages])
+        found = {field.name for field, _ in type(messages[0]).FromString(together).ListFields()}
+        if not needed <= found:
+            return False
         try:
-            for column, rule in zip(found, rules, strict=True):
-                rule(column)
+            for name in found & rules.keys():
+                value_of, rule = rules[name]
+                rule([*map(value_of, messages)])
         except BoundError:
             return False  # which of them, is told by looking at them one by one
         return True
@@ -266,7 +272,15 @@ def _columns(descriptor: Any) -> Callable[[Sequence[Any]], bool] | None:
     return good
 
 
-def _column_rule(field: FieldDescriptor, single: Check) -> Callable[[Sequence[Any]], None]:
+def _breaks(single: Check, value: Any) -> bool:
+    try:
+        single(value)
+    except BoundError:
+        return True
+    return False
+
+
+def _column_rule(field: FieldDescriptor, single: Check) -> Column:
     def largest(column: Sequence[Any]) -> None:
         single(max(column))
 
