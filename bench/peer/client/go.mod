@@ -1,0 +1,3 @@
+module capsign.test/peer_client
+
+go 1.26.0
