@@ -43,6 +43,7 @@ class Places:
         self.answers: list[str] = []
         self._journal = b""
         self._witness = b""
+        self._split_view = b""
         self._inventory = b""
 
     def keep_journal(self) -> None:
@@ -51,7 +52,9 @@ class Places:
         """
         journal = self._state / "journal"
         for path in sorted(path for path in journal.rglob("*") if path.is_file()):
-            if "witness" in path.relative_to(journal).parts:
+            if path.name.startswith("split-view-"):
+                self._split_view += path.read_bytes()
+            elif "witness" in path.relative_to(journal).parts:
                 self._witness += path.read_bytes()
             else:
                 self._journal += path.read_bytes()
@@ -70,6 +73,12 @@ class Places:
         _until(
             lambda: any(remembered("witness/checkpoint")), "the agent has not seen the log", seconds
         )
+
+    def until_split(self, seconds: float = 60.0) -> list[Path]:
+        """Wait until the agent has seen two logs; the files that prove it."""
+        kept = (self._state / "journal").rglob
+        _until(lambda: any(kept("split-view-*.json")), "the agent saw no fork", seconds)
+        return list(kept("split-view-*.json"))
 
     def until_covered(self, seconds: float = 60.0) -> None:
         """Wait until a checkpoint covers all entries, so that a copy of the log has them."""
@@ -91,6 +100,7 @@ class Places:
             "store": b"".join(path.read_bytes() for path in sorted(store)),
             "journal": self._journal,
             "witness": self._witness,
+            "split view": self._split_view,
             "console": b"".join(path.read_bytes() for path in (directory / "logs").iterdir()),
             "traces": "\n".join(spans).encode(),
             "metrics": metrics.encode(),

@@ -5,6 +5,7 @@ alone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -76,29 +77,42 @@ class OurWitness(WitnessProcess):
 
     def __init__(self, folder: Path, name: str, logs: list[str]) -> None:
         super().__init__()
+        self._said = ""
         self._folder, self._logs, self._port = folder / name, folder / f"{name}.logs", 0
         self._logs.write_text("".join(f"log {one}\n" for one in logs) + "quorum none\n")
         made = self._run("init", "--name", f"{name}.capsign.test")
         self.keys = tuple(parse_key(line) for line in made.splitlines())
         self.start()
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "capsign_witness", "serve", "--dir", str(self._folder)]
+    def start(self, module: str = "capsign_witness") -> None:
+        """Start it, perhaps through another module."""
+        command = [sys.executable, "-m", module, "serve", "--dir", str(self._folder)]
+        tests = str(Path(__file__).parent.parent)
+        paths = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
         listen = f"127.0.0.1:{self._port}"
         self._process = subprocess.Popen(
             [*command, "--logs", str(self._logs), "--listen", listen],
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONPATH": paths},
         )
         assert self._process.stderr is not None
-        said = []
         for line in self._process.stderr:
-            said.append(line)
+            self._said += line
             if '"witness.serving"' in line:
                 self._port = json.loads(line)["port"]
                 self.url = f"http://127.0.0.1:{self._port}"
                 return
-        raise AssertionError(f"the witness did not start: {said}")
+        raise AssertionError(f"the witness did not start: {self._said}")
+
+    def left_behind(self) -> bytes:
+        """End it; what it has said on its console, and every byte of its files."""
+        if self._process is not None:
+            self._process.terminate()
+            self._said += self._process.communicate(timeout=30)[1]
+            self._process = None
+        files = [path for path in sorted(self._folder.rglob("*")) if path.is_file()]
+        return self._said.encode() + b"".join(path.read_bytes() for path in files)
 
     def _run(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "capsign_witness", *arguments, "--dir", str(self._folder)]

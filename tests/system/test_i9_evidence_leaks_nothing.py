@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import capsign
 import grpc
-import psutil
 import pytest
 from capsign_wire.adapter.v1 import (
     admin_pb2,
@@ -36,10 +36,12 @@ from capsign_wire.agent.v1 import agent_pb2, agent_pb2_grpc
 from capsign_wire.algorithms import BY_NAME
 from capsign_wire.intents import new_intent_id
 from support.dev import Dev
+from support.forked_replica import forked, serve_the_fork, store_of
 from support.leak_search import Search
 from support.left_behind import Places
 from support.marked_inputs import Marks, call, requests
 from support.otlp_receiver import receiving
+from support.witnesses import OurWitness
 
 ADAPTER = (
     admin_pb2,
@@ -148,6 +150,69 @@ def sign_from_the_command_line(dev: Dev, marks: Marks, places: Places, tmp_path:
         places.answers.append(done.stdout + done.stderr)
 
 
+def ask_the_witness(witness: OurWitness, marks: Marks, places: Places) -> None:
+    """What anybody may send it: paths, and bodies that are like a checkpoint or like nothing."""
+    text = "\n".join(marks.text(f"line {n} of a checkpoint") for n in range(4))
+    signer, signature = marks.text("signer"), marks.text("signature")
+    note = f"old 7\n\n{text}\n\n\u2014 {signer} {signature}\n"
+    for body in (note.encode(), marks.text("body for the witness").encode()):
+        places.answers.append(str(witness.post(body)))
+    for path in (marks.text("path"), f"{secrets.token_hex(32)}/checkpoint?{marks.text('query')}"):
+        places.answers.append(str(witness.get(path)))
+
+
+class Deployment:
+    """What `dev up` starts, and a witness that its log needs. One replica serves; the other is
+    there to serve a fork.
+    """
+
+    def __init__(self, directory: Path, received: Any) -> None:
+        self.dev = Dev(directory / "d", workers=2)
+        self.places = Places(self.dev, received)
+        self.dev.end(self.dev.adapter(1))
+        self.witness = OurWitness(directory, "w1", [self.dev.about["log_key"]])
+        policy = directory / "policy"
+        policy.write_text(f"{self.witness.policy_lines('w1')}quorum w1\n")
+        with Path(self.dev.about["adapters"][0]["config"]).open("a") as settings:
+            settings.write(f'\n[log.witnesses]\npolicy = "{policy}"\n')
+        for process in (self.dev.agent, self.dev.adapter()):
+            self.dev.end(process)
+        self._fork = directory / "fork.sqlite"
+        forked(store_of(self.dev), self._fork)
+        self.processes: list[subprocess.Popen] = []
+        self.start()
+
+    def start(self, adapter: str = "capsign_adapter", agent: str = "capsign_agent") -> None:
+        """Start both, perhaps through other modules."""
+        self.processes.append(self.dev.start_adapter(module=adapter))
+        self.dev.wait_serving(self.dev.about["adapters"][0]["health"])
+        process = self.dev.start_agent(module=agent, CAPSIGN_AGENT_LOG_LOOK_EVERY_S="1")
+        self.dev.wait_serving(self.dev.about["agent"]["health"])
+        self.processes.append(process)
+
+    def show_the_agent_a_fork(self) -> None:
+        """The second replica serves a log that went another way than the one the agent saw."""
+        self.processes.insert(0, serve_the_fork(self.dev, self._fork))
+        for kept in self.places.until_split():
+            self.places.keep_journal()
+            kept.unlink()  # as a person does who has looked into it
+
+    def end(self) -> None:
+        """End both, the agent first: what it and the adapter have left to tell is told by then, and
+        covered by a checkpoint.
+        """
+        for number, process in enumerate(reversed(self.processes)):
+            process.terminate()
+            process.wait(30)
+            if number == 0:
+                self.places.until_covered()
+        self.processes.clear()
+
+    def close(self) -> None:
+        self.dev.close()
+        self.witness.kill()
+
+
 @pytest.fixture(scope="module")
 def deployment():
     """A deployment whose telemetry is received, and a secret in the environment of all of it."""
@@ -156,23 +221,12 @@ def deployment():
     with receiving() as (endpoint, received), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOMEBODYS_PASSWORD", secret)
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        dev = Dev(directory / "d")
+        made = Deployment(directory, received)
         try:
-            yield dev, Places(dev, received), secret
+            yield made, secret
         finally:
-            dev.close()
+            made.close()
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def end_all(dev: Dev, places: Places) -> None:
-    """End what `dev up` started, the agent first: what it and the adapter have left to tell is told
-    by then, and covered by a checkpoint.
-    """
-    for about in (dev.about["agent"], dev.about["adapters"][0]):
-        with suppress(psutil.NoSuchProcess):
-            dev.end(psutil.Process(about["pid"]))
-        if about is dev.about["agent"]:
-            places.until_covered()
 
 
 def found(marks: Marks, contents: dict[str, bytes]) -> dict[str, set[str]]:
@@ -186,20 +240,23 @@ def found(marks: Marks, contents: dict[str, bytes]) -> dict[str, set[str]]:
 
 
 def test_nothing_that_was_put_in_anywhere_is_found_anywhere(deployment, tmp_path):
-    dev, places, secret = deployment
+    running, secret = deployment
+    dev, places = running.dev, running.places
     marks = Marks({"environment": secret.encode()})
     places.until_remembered()
     ask_everything(dev, marks, places)
     sign_marked(dev, marks, places)
     sign_from_the_command_line(dev, marks, places, tmp_path)
-    for process in (dev.adapter(), dev.agent):
+    ask_the_witness(running.witness, marks, places)
+    for process in running.processes:
         limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
         (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
         assert core[4] == "0", "no core file of it is ever written"
     places.keep_inventory()
-    end_all(dev, places)
+    running.show_the_agent_a_fork()
+    running.end()
     assert len(marks.values) > 150
-    contents = places.contents()
+    contents = places.contents() | {"witness's own": running.witness.left_behind()}
     leaks = found(marks, contents)
     assert not leaks, "\n".join(
         f"{place}: {one}" for place, names in leaks.items() for one in sorted(names)
@@ -209,13 +266,14 @@ def test_nothing_that_was_put_in_anywhere_is_found_anywhere(deployment, tmp_path
 
 
 def test_a_build_that_lets_something_out_is_caught_at_each_way(deployment):
-    dev, places, _ = deployment
-    end_all(dev, places)
-    adapter = dev.start_adapter(module="support.talkative_adapter")
-    dev.wait_serving(dev.about["adapters"][0]["health"])
-    agent = dev.start_agent(module="support.talkative_agent")
-    dev.wait_serving(dev.about["agent"]["health"])
+    running, _ = deployment
+    dev, places = running.dev, running.places
+    running.end()
+    running.witness.left_behind()
+    running.witness.start("support.talkative_witness")
+    running.start("support.talkative_adapter", "support.talkative_agent")
     marks = Marks()
+    ask_the_witness(running.witness, marks, places)
     with capsign.Signer(dev.socket()) as signer:
         where = {"purpose": "jwt", "protocol": "jwt"}
         first = signer.sign(marks.text("message").encode(), algorithm="ES256", **where)
@@ -230,13 +288,11 @@ def test_a_build_that_lets_something_out_is_caught_at_each_way(deployment):
         signer.sign(marks.text("second").encode(), algorithm="ES256", **where)
         places.keep_journal()
     sign_in_a_trace(dev, marks.text("message of a trace").encode())
-    for process in (agent, adapter):
-        process.terminate()
-        process.wait(30)
-        if process is agent:
-            places.until_covered()
-    leaks = found(marks, places.contents())
+    running.end()
+    own = {"witness's own": running.witness.left_behind()}
+    leaks = found(marks, places.contents() | own)
     everywhere = {"console", "store", "exports", "answers", "journal", "traces", "ocsf", "otlp"}
+    everywhere |= own.keys()
     assert set(leaks) >= everywhere | {"batches", "files", "parquet", "timeline"}, set(leaks)
     packed = {one for one in leaks["batches"] if one.endswith("itself")}
     assert packed, "a message that stands in a record is found, though the store packs batches"

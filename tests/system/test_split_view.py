@@ -6,8 +6,6 @@ proves the fork.
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,10 +16,9 @@ from pathlib import Path
 import capsign
 import psutil
 import pytest
-from capsign_adapter.store.open import open_store
-from capsign_wire import sqlite_url
 from capsign_wire.adapter.v1 import evidence_pb2
 from support.dev import Dev
+from support.forked_replica import forked, serve_the_fork, store_of
 
 
 @pytest.fixture
@@ -56,33 +53,8 @@ def seen(witness: Path) -> int:
         return 0
 
 
-def forked(store: Path, to: Path) -> None:
-    """A copy that goes on by itself: with entries that are in no other."""
-    with sqlite3.connect(store) as source, sqlite3.connect(to) as target:
-        source.backup(target)
-    source.close()
-    target.close()
-    to.chmod(0o600)
-    copy = open_store(f"sqlite://{to}")
-    try:
-        copy.append(copy.entries(0, 1) * 100, 1)
-    finally:
-        copy.close()
-
-
-def serve_the_fork(dev: Dev, store: Path, fork: Path) -> None:
-    about = dev.about["adapters"][1]
-    settings = Path(about["config"])
-    text = settings.read_text()
-    changed = re.sub(re.escape(str(store)), str(fork), text)
-    assert changed != text
-    settings.write_text(changed)
-    dev.start_adapter(1)
-    dev.wait_serving(about["health"])
-
-
 def test_a_fork_towards_one_agent_is_seen_left_and_proven(dev, short_dir):
-    store = Path(sqlite_url.path_of(dev.about["store"]))
+    store = store_of(dev)
     settings = tomllib.loads(Path(dev.about["agent"]["config"]).read_text())
     witness = Path(settings["journal"]["dir"]) / "witness"
     dev.end(dev.agent)
@@ -93,7 +65,7 @@ def test_a_fork_towards_one_agent_is_seen_left_and_proven(dev, short_dir):
     forked(store, short_dir / "fork.sqlite")
     honest = sign(dev, 20)
     until(lambda: seen(witness) > max(one.leaf_index for one in honest))
-    serve_the_fork(dev, store, short_dir / "fork.sqlite")
+    serve_the_fork(dev, short_dir / "fork.sqlite")
 
     until(lambda: list(witness.glob("split-view-*.json")))
     (kept,) = witness.glob("split-view-*.json")
