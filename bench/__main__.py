@@ -14,8 +14,8 @@ from bench.cells import CELLS, Cell, Result
 from bench.deployment import Deployment
 from bench.go_client import GoMissingError
 from bench.other_program import OtherProgram
-from bench.primitives import ed25519_per_second
 from bench.report import print_rounds, print_table
+from bench.rounds import primitive
 
 
 def main() -> None:
@@ -68,10 +68,10 @@ def _possible(chosen: Iterable[Cell]) -> Iterator[Cell]:
 def _measure(cell: Cell, deployment: Deployment, seconds: float) -> Result:
     # The primitive is measured on both sides of the cell: the machine may change its pace between
     # them.
-    before = ed25519_per_second(seconds / 4)
+    before, cpu_before = primitive(seconds / 4)
     result = cell.run(deployment, seconds)
-    after = ed25519_per_second(seconds / 4)
-    return result.against((before + after) / 2)
+    after, cpu_after = primitive(seconds / 4)
+    return result.against((before + after) / 2, (cpu_before + cpu_after) / 2)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,9 +37,11 @@ class Result:
     p99_e: float = 0.0
     e_us: float = 0.0
     """1 E, measured beside the cell."""
+    e_cpu_us: float = 0.0
+    """The CPU time in it: less, where others use the CPUs too."""
 
-    def against(self, raw_per_second: float) -> Result:
-        """With its ratios to the raw primitive."""
+    def against(self, raw_per_second: float, raw_cpu_us: float = 0.0) -> Result:
+        """With its ratios to the raw primitive: how often a second, and CPU microseconds of one."""
         unit_us = 1e6 / raw_per_second
         return replace(
             self,
@@ -47,6 +49,7 @@ class Result:
             p50_e=self.p50_us / unit_us,
             p99_e=self.p99_us / unit_us,
             e_us=unit_us,
+            e_cpu_us=raw_cpu_us,
         )
 
     def plain(self) -> dict[str, Any]:

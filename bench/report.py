@@ -88,11 +88,11 @@ def print_rounds(ours: Sequence[Result], theirs: Sequence[Result]) -> None:
 
 
 def _cpu_e(process: str) -> Callable[[Result], float]:
-    """CPU a signature of a process, in E."""
+    """CPU a signature of a process, in the CPU time of a raw one."""
 
     def of(result: Result) -> float:
-        spent = result.cpu_us.get(process, 0.0)
-        return spent * result.p50_e / result.p50_us if result.p50_us else 0.0
+        unit_us = result.e_cpu_us or result.e_us
+        return result.cpu_us.get(process, 0.0) / unit_us if unit_us else 0.0
 
     return of
 

@@ -54,12 +54,12 @@ def _measure(deployment: Deployment, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def primitive() -> tuple[float, float]:
+def primitive(seconds: float = PRIMITIVE_SECONDS) -> tuple[float, float]:
     """Raw signatures a second, and microseconds of CPU of one. While others use the CPUs too, the
     first says how fast the machine is just now, and only the second what CPU can be compared with.
     """
     wall, cpu = time.perf_counter(), time.thread_time()
-    rate = ed25519_per_second(PRIMITIVE_SECONDS)
+    rate = ed25519_per_second(seconds)
     busy = (time.thread_time() - cpu) / (time.perf_counter() - wall)
     return rate, busy / rate * 1e6
 

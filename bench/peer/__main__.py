@@ -77,8 +77,7 @@ def _measure(peer: OpenBao, cell: str, seconds: float) -> dict[str, Any]:
     before, cpu_before = rounds.primitive()
     result = _startup(peer) if cell == STARTUP else _load(peer, cell, seconds)
     after, cpu_after = rounds.primitive()
-    told = result.against((before + after) / 2).plain()
-    return {**told, "e_cpu_us": (cpu_before + cpu_after) / 2}
+    return result.against((before + after) / 2, (cpu_before + cpu_after) / 2).plain()
 
 
 def _startup(peer: OpenBao) -> Result:
