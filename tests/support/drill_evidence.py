@@ -18,7 +18,7 @@ from capsign_adapter.decide.rollout_steps import verdict_now
 from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import Figures, RolloutRow, SignsWith
 from capsign_adapter.store.interfaces.whole import Store
-from capsign_evidence import merkle
+from capsign_evidence import merkle, told_calls
 from capsign_evidence.leaf_reader import Entry, Signed, SignedTwice, decode
 from capsign_evidence.proofs import TreeReader
 from capsign_evidence.rollout_leaf import RolloutStep, SideFigures
@@ -164,11 +164,12 @@ class Evidence:
     def _reported(self) -> dict[tuple[str, bytes], int]:
         """Calls that agents say are done, with the leaf that they name."""
         return {
-            (workload, record.intent_id): record.leaf_index_plus_one - 1
+            (workload, intent_id): named - 1
             for workload, batch in self.batches.values()
             for record in evidence_pb2.AuditBatch.FromString(batch).records
             if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
             and record.outcome == failures_pb2.OUTCOME_DONE
+            for intent_id, named in told_calls.each(record)
         }
 
     def _root(self) -> bytes:
