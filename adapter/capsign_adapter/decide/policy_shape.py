@@ -114,8 +114,11 @@ def _problem(message: str) -> Problem:
             f"{found[1][:64]!r} is not one of the values.",
             f"Use one of: {', '.join(choices)}.",
         )
-    if found := re.fullmatch(r"Expected `str` matching regex '(.*)'", what):
-        return Problem(path, f"This must be {WORDING[found[1]]}.", "Correct it.")
+    if what.startswith("Expected `str` matching regex "):
+        # By the path: in the message the pattern is written as Python writes a string.
+        kind = _type_at(path)
+        pattern = kind.pattern if isinstance(kind, inspect.StrType) else None
+        return Problem(path, f"This must be {WORDING.get(pattern or '', what)}.", "Correct it.")
     if found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
         return _wrong_kind(path, found[1], found[2])
     if re.fullmatch(r"Expected `(array|str)` of length >= 1", what):
@@ -142,6 +145,8 @@ def _size(sign: str, number: str) -> str:
 
 def _wrong_kind(path: str, wanted: str, got: str) -> Problem:
     want, have = _KINDS.get(wanted, wanted), _KINDS.get(got, got)
+    if have == "text" and want == _KINDS["int"]:
+        want = "a whole number of up to 18 digits, as in 100"
     if wanted == "str" and got in {"int", "bool"}:
         fix = "Give it a unit, as in 15m." if _is_duration(path) else "Put it in quotes."
         return Problem(path, f"This must be {want}, and was read as {have}.", fix)
@@ -157,7 +162,7 @@ def _wrong_kind(path: str, wanted: str, got: str) -> Problem:
 def _type_at(path: str) -> inspect.Type:
     """Returns the declared type at a path such as "grants[2].rate"."""
     kind = inspect.type_info(PolicyDocument)
-    for step in re.findall(r"[A-Za-z_]+|\[\d*\.*\]", path):
+    for step in re.findall(r"[A-Za-z_][A-Za-z_0-9]*|\[\d*\.*\]", path):
         if isinstance(kind, inspect.UnionType):
             kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
         if isinstance(kind, inspect.VarTupleType):

@@ -78,7 +78,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     def PlanPolicy(self, peer: Peer, request: pb.PlanPolicyRequest) -> pb.PlanPolicyResponse:
         """What it would change, and whom that touches."""
         roles = self._roles(peer)
-        document = unpack(request.document, MAX_BYTES) if request.document else b""
+        document = unpack(request.document, MAX_BYTES) if request.document else None
         snapshot, review = self._versions.plan(document, request.version)
         found = touched(snapshot.policy, review.policy)
         known = set(lint(snapshot.policy))

@@ -123,12 +123,14 @@ class PolicyVersions:
             return self._applied(snapshot, row, actor, review)
         return self._proposed(snapshot, row, actor, review)
 
-    def plan(self, document: bytes, version: int) -> tuple[Snapshot, Review]:
+    def plan(self, document: bytes | None, version: int) -> tuple[Snapshot, Review]:
         """What a document, or the document of a version, would change. Raises FailureError
         INPUT_MALFORMED, NOT_FOUND.
         """
         snapshot = self._snapshots.refresh()
-        return snapshot, reviewed(snapshot, document or self.document(version))
+        if document is None:
+            document = self.document(version)
+        return snapshot, reviewed(snapshot, document)
 
     def document(self, version: int) -> bytes:
         """Raises FailureError NOT_FOUND."""

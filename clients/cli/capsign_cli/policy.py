@@ -209,6 +209,9 @@ def _offline(command: str, *files: Path) -> dict[str, Any]:
     if "No module named" in said:
         advice = "Install it beside this command, or compare with a running adapter's policy."
         raise CliError(USAGE, "NOT_INSTALLED", "It needs capsign-adapter.", advice)
+    if done.returncode != USAGE:
+        advice = "Report it with the document: nothing is said of the policy."
+        raise CliError(UNAVAILABLE, "INTERNAL", said[-2000:], advice)
     raise CliError(USAGE, "POLICY", said, "Correct the document.")
 
 
@@ -243,9 +246,12 @@ def _tell_plan(plan: policy_pb2.PlanPolicyResponse) -> None:
             {
                 "base": plan.base,
                 "changes": changes,
+                "change_count": plan.change_count,
+                "summary": plan.summary,
                 "weakens": plan.weakens,
                 "at_once": plan.at_once,
                 "touched": touched,
+                "touched_count": plan.touched_count,
                 "advice": list(plan.advice),
             }
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from capsign_adapter.decide import durations
 from capsign_adapter.decide.biscuits import MAX_TOKEN_BYTES, Mint
@@ -13,7 +16,7 @@ from capsign_adapter.decide.capability import capability_for
 from capsign_adapter.decide.policy import KeyKind, Role
 from capsign_adapter.decide.policy_lint import lint
 from capsign_adapter.decide.policy_load import parse_policy
-from capsign_adapter.decide.policy_shape import MAX_BYTES, PolicyError, schema
+from capsign_adapter.decide.policy_shape import MAX_BYTES, PolicyError, decode, schema
 from capsign_wire.algorithms import ALGORITHMS
 from capsign_wire.context_rule import ProtocolRule
 from capsign_wire.types.v1 import algorithms_pb2 as alg
@@ -435,3 +438,47 @@ def test_the_published_schema_is_the_one_in_force():
     assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(schema())), (
         "regenerate docs/policy.schema.json from policy_shape.schema()"
     )
+
+
+def places(part: object, path: tuple[object, ...] = ()):
+    """Each place of a document that holds a value; of a list, in its first element."""
+    if path:
+        yield path
+    inside: Any = ()
+    if isinstance(part, dict):
+        inside = part.items()
+    elif isinstance(part, list):
+        inside = enumerate(part[:1])
+    for step, each in inside:
+        yield from places(each, (*path, step))
+
+
+ODD = ("", "?", "200%", "nan", "-1", "99999999999999999999", 1, -1, True, None, [], {}, [[]], ["?"])
+WHOLE = json.loads(msgspec.json.encode(decode(EXAMPLE.read_bytes())))
+"""The example with every field that it leaves out."""
+
+
+@pytest.mark.parametrize("path", list(places(WHOLE)), ids=lambda path: ".".join(map(str, path)))
+def test_what_is_odd_anywhere_is_told_in_words(path):
+    """A percentage that is none was a KeyError, and the adapter answered INTERNAL: the words for a
+    pattern were looked for by the pattern as a message quotes it.
+    """
+    for value in ODD:
+        document = copy.deepcopy(WHOLE)
+        part: Any = document
+        for step in path[:-1]:
+            part = part[step]
+        part[path[-1]] = value
+        told = ""
+        try:
+            parse_policy(json.dumps(document).encode())
+        except PolicyError as error:
+            told = str(error)
+        assert "regex" not in told
+        assert "Expected `" not in told
+
+
+def test_a_percentage_that_is_none_is_told_in_words():
+    for field, bad in (("error_rate", "200%"), ("verify_failure_rate", "nan")):
+        with pytest.raises(PolicyError, match="a percentage such as 1%"):
+            example_with("version: 1", f"version: 1\nrollouts: {{triggers: {{{field}: {bad!r}}}}}")

@@ -240,6 +240,15 @@ def test_a_plan_says_whom_it_touches_and_changes_nothing(replica):
     document = document.replace(
         "keys:\n", "keys:\n  - {tenant: demo, name: new, kind: derived, algorithms: [ES256]}\n", 1
     )
+    empty = refused(
+        reasons.REASON_INPUT_MALFORMED,
+        call,
+        replica,
+        AUDITOR,
+        "PlanPolicy",
+        pb.PlanPolicyRequest(document=pack(b"")),
+    )
+    assert "The document is empty." in empty.detail
     request = pb.PlanPolicyRequest(document=pack(document.encode()))
     plan = call(replica, AUDITOR, "PlanPolicy", request)
     assert plan.weakens
