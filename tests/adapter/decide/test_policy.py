@@ -453,7 +453,22 @@ def places(part: object, path: tuple[object, ...] = ()):
         yield from places(each, (*path, step))
 
 
-ODD = ("", "?", "200%", "nan", "-1", "99999999999999999999", 1, -1, True, None, [], {}, [[]], ["?"])
+ODD: tuple[Any, ...] = (
+    "",
+    "?",
+    "200%",
+    "nan",
+    "-1",
+    "99999999999999999999",
+    1,
+    -1,
+    True,
+    None,
+    [],
+    {},
+    [[]],
+    ["?"],
+)
 WHOLE = json.loads(msgspec.json.encode(decode(EXAMPLE.read_bytes())))
 """The example with every field that it leaves out."""
 
