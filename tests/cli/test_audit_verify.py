@@ -20,11 +20,16 @@ from capsign_evidence.archive import open_archive
 from capsign_evidence.checkpoint import sign_checkpoint
 from capsign_evidence.merkle import Frontier, leaf_hash
 from capsign_evidence.note import VerifierKey
+from capsign_evidence.tiles import bundle
 from support.drafts import audit
 from support.evidence_at_rest import APP, T0, batch, record, refused, signed
 from support.log_files import KEY, LOG, as_files
 
 SIGNATURES = 600
+
+
+DOCUMENT = b"version: 1\n"
+"""A policy, that one entry was decided under."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +73,7 @@ def original(tmp_path_factory):
     for at in range(0, SIGNATURES, 50):
         store.append([signed(number, T0 + number) for number in range(at, at + 50)], T0)
     second = take(store, [record(3, "OUTCOME")], first)
-    store.append([refused(900)], T0)
+    store.append([refused(900, policy_digest=hashlib.sha256(DOCUMENT).digest())], T0)
     take(store, [record(4, "HANDLES"), record(5, "CLOSE")], second)
     size = store.control().tree_size
     store.save_checkpoint(note_of(store.entries(0, size)))
@@ -122,6 +127,35 @@ def files(original, tmp_path):
     with open_archive(original) as archive:
         (note,) = archive.notes()
     return as_files(original, tmp_path / "log", note)
+
+
+@pytest.mark.parametrize("document", [DOCUMENT, b"x", DOCUMENT + b"x"])
+def test_the_document_of_a_policy_is_held_against_the_digests_that_entries_name(
+    files, document, capsys
+):
+    """It was held against nothing, and says whose key a grant was for."""
+    path = files / "capsign/policies" / hashlib.sha256(DOCUMENT).hexdigest()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(document)
+    code, told = verify(files, capsys=capsys)
+    good = document == DOCUMENT
+    assert (code, kinds(told)) == ((0, set()) if good else (1, {"policy-differs"}))
+    assert (told["policies"], told["policies_lacking"]) == ((1, 1) if good else (0, 2))
+
+
+@pytest.mark.parametrize("path", ["tile/0/002.p/92", "tile/0/001", "tile/1/000.p/2"])
+def test_a_tile_that_has_more_than_its_hashes_is_none(files, path, capsys):
+    with (files / path).open("ab") as tile:
+        tile.write(bytes(32))
+    code, told = verify(files, capsys=capsys)
+    assert (code, kinds(told)) == (1, {"hashes-differ"})
+
+
+def test_a_bundle_that_has_more_than_its_entries_is_damage(files, capsys):
+    path = files / "tile/entries/002.p/92"
+    path.write_bytes(path.read_bytes() + bundle([signed(3000, T0)]))
+    code, told = verify(files, capsys=capsys)
+    assert (code, told["error"]["reason"]) == (1, "EVIDENCE_DAMAGED")
 
 
 def test_a_log_in_files_verifies(files, capsys):

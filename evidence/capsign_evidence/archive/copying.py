@@ -25,7 +25,7 @@ CHECKPOINT = "checkpoint"
 SUMMARIES = "capsign/summaries"
 POLICIES = "capsign/policies"
 
-_DIGEST = slice(10, 10 + HASH_LEN)
+DIGEST = slice(10, 10 + HASH_LEN)
 """Where every entry has the digest of the policy in force (docs/formats.md, "Log entry")."""
 
 
@@ -130,7 +130,7 @@ def _copy_policies(source: Source, files: TileFiles, entries: Iterable[bytes]) -
     """Copy the documents that these entries name, as far as the source has them: agents' records
     name a grant, and a document says whose key that is for.
     """
-    for digest in {entry[_DIGEST] for entry in entries}:
+    for digest in {entry[DIGEST] for entry in entries}:
         path = policy_path(digest)
         if len(digest) != HASH_LEN or files.has(path):
             continue
@@ -166,10 +166,10 @@ def read_hashes(files: LogFiles, size: int, level: int, first: int, count: int) 
         index = first // TILE_WIDTH
         held = (size >> (8 * level)) - index * TILE_WIDTH
         tile = TileName(level, index, min(TILE_WIDTH, held))
-        data = files.read(tile.path)
+        data, width = files.read(tile.path), tile.width
         if data is None and tile.width < TILE_WIDTH:
-            data = files.read(TileName(level, index).path)
-        if data is None:
+            data, width = files.read(TileName(level, index).path), TILE_WIDTH
+        if data is None or len(data) > width * HASH_LEN:  # no tile has more
             break
         start = (first - index * TILE_WIDTH) * HASH_LEN
         end = min(last - index * TILE_WIDTH, tile.width) * HASH_LEN

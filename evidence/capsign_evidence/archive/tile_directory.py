@@ -117,9 +117,9 @@ class FilesArchive:
         path, known = self._last
         if path == tile.entries_path:
             return known
-        data = self._files.read(tile.entries_path)
+        data, most = self._files.read(tile.entries_path), tile.width
         if data is None and tile.width < TILE_WIDTH:
-            data = self._files.read(TileName(0, tile.index).entries_path)
+            data, most = self._files.read(TileName(0, tile.index).entries_path), TILE_WIDTH
         if data is None:
             first = tile.index * TILE_WIDTH
             raise ArchiveError(
@@ -132,7 +132,7 @@ class FilesArchive:
             found = open_bundle(data)
         except TreeDataError as error:
             raise ArchiveError(f"{tile.entries_path}: {error}.", _INCIDENT, damaged=True) from None
-        if len(found) < tile.width:
+        if not tile.width <= len(found) <= most:
             text = f"{tile.entries_path} has {len(found)} entries and not {tile.width}."
             raise ArchiveError(text, _INCIDENT, damaged=True)
         self._last = tile.entries_path, found

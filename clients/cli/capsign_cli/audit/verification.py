@@ -1,5 +1,5 @@
 """Verifies an archive from end to end, in one pass and bounded memory: entries, tree, stored
-hashes, agents' batches and summaries.
+hashes, agents' batches, summaries and documents of policies.
 
 The tree is computed by `transparency`, which shares no code with what wrote it.
 """
@@ -7,7 +7,9 @@ The tree is computed by `transparency`, which shares no code with what wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from capsign_cli.transparency import Frontier, Head, leaf_hash
@@ -35,6 +37,10 @@ class Findings:
     batches: int = 0
     lives: int = 0
     summaries: int = 0
+    policies: int = 0
+    """Documents of policies that are held, and that entries name."""
+    lacking: int = 0
+    """Policies that entries name and that are not held: a mirror of the tiles alone has none."""
     unreadable: int = 0
     """Entries that this program cannot read: a newer one wrote them, or they are damaged. The tree
     is verified over them all the same.
@@ -74,6 +80,9 @@ class _Verification:
         self._summaries = archive.summaries(0)
         self._summary = next(self._summaries, None)
         self._groups: set[bytes] = set()
+        self._named: set[bytes] = set()
+        """Digests of policies that entries have been decided under."""
+        self._proposed: set[bytes] = set()
 
     def run(self, tell: Callable[[int, int], None]) -> Findings:
         size = self._archive.size
@@ -92,13 +101,17 @@ class _Verification:
         self._take(tile)
         for left in self._rest():
             self._add("batch-without-leaf", left[0], f"Leaf {left[0]} is not that of a batch.")
+        self._compare_policies()
         found = self._found
         found.entries, found.lives = self._tree.size, self._chain.lives
         found.batches = self._chain.batches
         return found
 
     def _take(self, tile: list[bytes]) -> None:
+        from capsign_evidence.archive.copying import DIGEST
+
         first = self._tree.size
+        self._named.update({entry[DIGEST] for entry in tile})
         batches = list(self._look(first, tile))
         hashes = list(map(leaf_hash, tile))
         self._compare_hashes(first, hashes)
@@ -167,20 +180,36 @@ class _Verification:
     def _is_readable(self, entry: bytes) -> bool:
         """Whether the entry can be decoded. What entries of signatures share is looked at once."""
         from capsign_evidence.leaf_fields import LeafError
-        from capsign_evidence.leaf_reader import decode
+        from capsign_evidence.leaf_kinds import Act
+        from capsign_evidence.leaf_reader import Admin, decode
 
         shared = entry[:2] + entry[10:-80] if entry[:2] == b"\x01\x01" else b""
         if shared and shared in self._groups:
             return True
         try:
-            decode(entry)
+            decoded = decode(entry)
         except LeafError:
             return False
+        if isinstance(decoded, Admin) and decoded.act in {Act.POLICY_PROPOSED, Act.POLICY_APPLIED}:
+            with suppress(ValueError):
+                self._proposed.add(bytes.fromhex(decoded.target.rpartition("/")[2]))
         if shared:
             if len(self._groups) >= 10_000:
                 self._groups.clear()
             self._groups.add(shared)
         return True
+
+    def _compare_policies(self) -> None:
+        """Hold each document of a policy against the digests that entries name."""
+        held = set()
+        for document in self._archive.policies():
+            digest = sha256(document).digest()
+            held.add(digest)
+            if digest not in self._named | self._proposed:
+                text = f"No entry names the policy that is held with SHA-256 {digest.hex()}."
+                self._add("policy-differs", self._tree.size, text)
+        self._found.policies = len(held & (self._named | self._proposed))
+        self._found.lacking = len(self._named - held)
 
     def _compare_summary(self, tile: int, entries: list[bytes], batches: list[Batch]) -> None:
         from capsign_evidence.archive.summary import summarise

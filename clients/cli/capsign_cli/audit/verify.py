@@ -64,7 +64,8 @@ def verify(
     remember: Path | None,
 ) -> None:
     """Verify ARCHIVE offline: the checkpoint's signatures, the tree recomputed from every entry,
-    the stored hashes, each agent's batches against their entries and each other, and summaries.
+    the stored hashes, each agent's batches against their entries and each other, summaries, and
+    documents of policies against the digests that entries name.
 
     Exit code 1 if anything does not hold.
     """
@@ -154,6 +155,8 @@ def _tell(found: Findings, head: Head, before: Head | None, witnesses: list[str]
         "batches": found.batches,
         "agent_lives": found.lives,
         "summaries": found.summaries,
+        "policies": found.policies,
+        "policies_lacking": found.lacking,
         "unreadable": found.unreadable,
         "faults": found.count,
     }
