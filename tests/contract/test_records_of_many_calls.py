@@ -15,20 +15,24 @@ from capsign_adapter.model.lifecycle import RolloutStage
 from capsign_adapter.model.rollouts import CanaryStep, Figures, RolloutRow
 from capsign_cli.audit.export_ocsf import uid_of
 from capsign_evidence import told_calls
+from capsign_evidence.archive.batch_chain import BatchChain
 from capsign_evidence.archive.events import Event
 from capsign_evidence.archive.record_events import of_batch
 from capsign_evidence.archive.summary import Summary, summarise
+from capsign_evidence.leaf_reader import AgentBatch, decode
 from capsign_evidence.reconcile.reconciler import Reconciler
 from capsign_evidence.reconcile.timing import Timing
 from capsign_wire.adapter.v1 import evidence_pb2 as pb
 from capsign_wire.types.v1 import failures_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.rollouts import PLAN, rollout
 from support.two_streams import HOUR, NOW, WORKLOAD, Agent, Log, numbered
 
 SIGNED = 12
 """Signatures in the log, leaves 0 to 11."""
+TWICE = 3
+"""This one has another, under another certificate."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Said:
         return first
 
 
-# numbers of signatures are 1 to SIGNED; those above were never signed
+# intents of signatures are 1 to SIGNED; those above were never signed
 CALLS = st.integers(1, SIGNED + 2)
 RUNS = st.tuples(st.integers(1, SIGNED), st.integers(1, SIGNED)).map(
     lambda ends: list(range(min(ends), max(ends) + 1))
@@ -91,6 +95,7 @@ def told(sayings: Sequence[tuple[Said, bool]], *, together: bool) -> Log:
     agent = Agent(log, 1)
     for _ in range(SIGNED):
         log.sign(WORKLOAD, agent.key, log.intent())
+    log.sign(WORKLOAD, bytes(32), numbered(TWICE))
     for said, ends in sayings:
         for record in [said.record()] if together else said.records():
             agent.write(record)
@@ -101,6 +106,9 @@ def told(sayings: Sequence[tuple[Said, bool]], *, together: bool) -> Log:
     return log
 
 
+@example([(Said(pb.AUDIT_KIND_INTENT, [1, 1]), True)])
+@example([(Said(pb.AUDIT_KIND_INTENT, [1, 2, TWICE]), True)])
+@example([(Said(pb.AUDIT_KIND_OUTCOME, [1, 1], 1, named=1), True)])
 @given(sayings=st.lists(st.tuples(SAID, st.booleans()), min_size=1, max_size=6))
 def test_to_every_reader_it_is_the_same(sayings: list[tuple[Said, bool]]) -> None:
     one, each = (told(sayings, together=together) for together in (True, False))
@@ -197,6 +205,10 @@ def test_what_cannot_be_read_is_a_damaged_batch(fields: dict[str, object]) -> No
     [(index, data)] = log.batches.items()
     assert [one.what for one in of_batch(index, WORKLOAD, data)] == ["unreadable"]
     assert summarise(0, log.entries, [(index, WORKLOAD, data)]).unreadable
+    entry = decode(log.entries[index])
+    assert isinstance(entry, AgentBatch)
+    faults = [one.kind for one in BatchChain().take(index, entry, (index, WORKLOAD, data))]
+    assert faults == ["batch-unreadable"]
     reconciler = Reconciler(Timing(), log.entries.__getitem__)
     reconciler.entry(log.entries[0], data)
     assert [one.kind.name for one in reconciler.standing] == ["FORGED_CHAIN"]
