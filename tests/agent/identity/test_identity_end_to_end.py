@@ -21,6 +21,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.intents import new_intent_id
 from capsign_wire.types.v1 import algorithms_pb2 as alg
 from capsign_wire.types.v1 import failures_pb2 as fail
+from support.agent_calls import outcomes
 from support.agent_home import Home, first_handle, home, running, until
 from support.agent_pki import TestCa
 from support.clocks import ShiftedClock
@@ -254,12 +255,7 @@ async def test_a_new_certificate_costs_no_call(
             assert len(identity.renewed) == number + 1
         stop.set()
         await asyncio.gather(*callers)
-    outcomes = [
-        record.outcome
-        for record in adapter.records
-        if record.kind == evidence_pb2.AUDIT_KIND_OUTCOME
-    ]
-    assert outcomes == [fail.OUTCOME_DONE] * done
+    assert outcomes(adapter) == [fail.OUTCOME_DONE] * done
     assert len(set(adapter.bound.values())) == 4
 
 
