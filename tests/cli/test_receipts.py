@@ -141,6 +141,12 @@ def test_a_file_that_is_no_bundle(case):
     assert case.reason("--key", case.key, data=b"{}") == "RECEIPT_MALFORMED"
 
 
+def test_an_empty_log_key_is_none(case):
+    """A variable that is set to nothing ended in a traceback."""
+    code, told = case.run("--key", case.key, "--log-key", "", log_key="")
+    assert (code, told["error"]["reason"]) == (2, "LOG_KEY_MISSING")
+
+
 def test_one_that_is_older_than_was_asked_for(case, monkeypatch):
     monkeypatch.setattr("time.time", lambda: NOW_MS / 1000 + 100)
     assert case.run("--key", case.key, "--max-age", "200")[0] == 0

@@ -83,7 +83,8 @@ class KeyActs:
         ILLEGAL_TRANSITION, and as `make_version`.
         """
         standing = self._standing()
-        standing.demand(actor, key_acts.MAKING)
+        with self._recorded(actor, f"{tenant}/{key}"):
+            standing.demand(actor, key_acts.MAKING)
         erased = standing.revoked.of_erased(tenant)
         if erased is not None:
             raise revoked_failure(erased)
@@ -107,7 +108,8 @@ class KeyActs:
         COMMIT_UNKNOWN if it is recorded and may not be in force everywhere yet.
         """
         standing, rule = self._standing(), key_acts.RULES[event]
-        standing.demand(actor, rule.roles)
+        with self._recorded(actor, f"{tenant}/{key}/{version}"):
+            standing.demand(actor, rule.roles)
         row = self.found(tenant, key, version)
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
         if event in _FIRST_USES:

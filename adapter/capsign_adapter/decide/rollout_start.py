@@ -18,11 +18,15 @@ def before_of(
     rows: Sequence[KeyVersionRow], running: RolloutRow | None, name: str
 ) -> KeyVersionRow:
     """Returns the version that a rollout of this key leads away from: the newest that signs, or
-    that from which the one under way leads away. Raises FailureError KEY_NOT_ACTIVE.
+    that from which the one under way leads away. Raises FailureError KEY_NOT_ACTIVE, and NOT_FOUND
+    for a key that has no version at all.
     """
     for row in rows:
         if row.state in SIGNS and (running is None or row.version <= running.before.version):
             return row
+    if not rows:
+        detail = f"There is no key {name} that has a version."
+        raise FailureError(failures_pb2.REASON_NOT_FOUND, detail, field="key")
     detail = f"{name} has no version that signs: there is nothing to lead away from."
     raise FailureError(failures_pb2.REASON_KEY_NOT_ACTIVE, detail)
 

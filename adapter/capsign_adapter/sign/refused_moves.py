@@ -1,4 +1,6 @@
-"""Records moves that a table of `model.lifecycle` does not have, and who asked for them (I7)."""
+"""Records moves that are refused, and who asked for them: those that a table of `model.lifecycle`
+does not have (I7), and those that are not this person's to make.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,21 @@ from capsign_adapter.store.interfaces.evidence import EvidenceLog
 PER_SECOND, AT_ONCE = 1, 60
 """Leaves of one identity on one replica; what is above is refused without one."""
 
-ILLEGAL = frozenset(
+RECORDED = frozenset(
     {
+        failures_pb2.REASON_ROLE_MISSING,
+        failures_pb2.REASON_SAME_PERSON,
+        failures_pb2.REASON_APPROVAL_REQUIRED,
+        failures_pb2.REASON_PROPOSAL_CHANGED,
         failures_pb2.REASON_ILLEGAL_TRANSITION,
         failures_pb2.REASON_ROLLOUT_CONFLICT,
         failures_pb2.REASON_ROLLOUT_OVERTAKEN,
         failures_pb2.REASON_VERIFIERS_NOT_READY,
     }
 )
-"""Reasons that say that what was asked is not possible in the state that was found."""
+"""Reasons that say that what was asked is not possible in the state that was found, or not for
+whoever asked: an approval of one's own proposal, or one with another digest than is shown.
+"""
 
 
 class RefusedMoves:
@@ -45,18 +53,19 @@ class RefusedMoves:
 
     @contextmanager
     def recorded(self, actor: str, act: Act, target: str) -> Iterator[None]:
-        """Around a move that `actor` (SPIFFE ID) asks for: if it is refused as illegal, the log has
+        """Around a move that `actor` (SPIFFE ID) asks for: if it is refused (RECORDED), the log has
         an administrative entry of `act` on `target` before the refusal goes on.
         """
         try:
             yield
         except FailureError as error:
-            if error.reason in ILLEGAL:
-                self._record(actor, act, target)
+            if error.reason in RECORDED:
+                self._record(actor, act, target, error.row.name)
             raise
 
-    def _record(self, actor: str, act: Act, target: str) -> None:
-        logs.warning("move.refused", act=act.name.lower(), target=target)
+    def _record(self, actor: str, act: Act, target: str, reason: str) -> None:
+        name = act.name.lower()
+        logs.warning("move.refused", act=name, target=target, actor=actor, reason=reason)
         if self._rates.take(actor, "moves", PER_SECOND, AT_ONCE, 1).granted:
             now = self._now_ms()
             entry = leaf.admin(now, self._policy_digest(), act, actor, target, 0)

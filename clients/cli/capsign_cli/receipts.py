@@ -131,7 +131,7 @@ class _Checkpoints:
         """When it was cosigned by the word of a whole quorum, seconds since 1970; 0: no quorum is
         demanded, or no policy was given.
         """
-        if trust.log_key is None and trust.policy is None:
+        if not trust.log_key and trust.policy is None:
             raise CliError(
                 USAGE,
                 "LOG_KEY_MISSING",

@@ -75,7 +75,10 @@ def foresee(kind: str, target: str, options: dict[str, Any]) -> None:
     number = revocations.number_of(kind)
     with endpoints.adapter_of(options).channel() as channel, connected(channel):
         reach = revocations.reached(channel, number, target)
-    output.record(revocations.foreseen(kind, target, reach))
+    values = revocations.foreseen(kind, target, reach)
+    if not output.is_json():
+        values["what_will_happen"] = "\n".join(values["what_will_happen"])
+    output.record(values)
 
 
 def withdraw(

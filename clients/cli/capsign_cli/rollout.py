@@ -208,9 +208,11 @@ def abort(name: str, **options: Any) -> None:
 
 
 @rollout.command()
-@click.option("--to", default=0, help="Go back to what this rollout led to; see `history`.")
+@click.option(
+    "--to", type=click.IntRange(min=1), help="Go back to what this rollout led to; see `history`."
+)
 @_of_key
-def undo(name: str, to: int, **options: Any) -> None:
+def undo(name: str, to: int | None, **options: Any) -> None:
     """Begin a rollout back: to what was before the last one that is done, or to what rollout --to
     led to. A version that was deactivated does not come back: a new one is made.
     """
@@ -288,7 +290,7 @@ def _asked(options: dict[str, Any]) -> Iterator[rollouts_pb2_grpc.RolloutService
 
 def _request(name: str) -> dict[str, str]:
     tenant, slash, key = name.partition("/")
-    if not (tenant and slash and key):
+    if not (tenant and slash and key) or "/" in key:
         raise click.UsageError(f"{name!r} is no tenant/key.")
     return {"tenant": tenant, "key": key}
 

@@ -67,7 +67,7 @@ def test_where_there_is_none(replica):
     for method in set(CALLS) - {"StartRollout", "ListRollouts", "ReportVerifications"}:
         assert reason_of(replica, OPERATOR, method) == reasons.REASON_NOT_FOUND
     absent = pb.StartRolloutRequest(tenant="demo", key="absent")
-    assert reason_of(replica, OPERATOR, "StartRollout", absent) == reasons.REASON_KEY_NOT_ACTIVE
+    assert reason_of(replica, OPERATOR, "StartRollout", absent) == reasons.REASON_NOT_FOUND
     unknown = pb.ReportVerificationsRequest(
         **KEY, version=9, algorithm=algorithms_pb2.ALGORITHM_ED25519
     )
