@@ -94,7 +94,10 @@ class SplitView:
         """Reads a file. Raises ValueError if it is none."""
         if len(data) > MAX_FILE_LEN:
             raise ValueError(f"a split view has at most {MAX_FILE_LEN} bytes")
-        fields: Any = json.loads(data)
+        try:
+            fields: Any = json.loads(data)
+        except (ValueError, RecursionError):
+            raise ValueError(f"this is not a file of the format {FORMAT}") from None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise ValueError(f"this is not a file of the format {FORMAT}")
         try:
@@ -109,8 +112,10 @@ class SplitView:
                 proof,
                 int(fields.get("told", 0)),
             )
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"a field is missing or not of its type: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"the field {error} is missing, or says what is unknown") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("a field is not of its type") from None
         if len(proof) > MAX_PROOF_HASHES:
             raise ValueError(f"a proof has at most {MAX_PROOF_HASHES} hashes")
         return split

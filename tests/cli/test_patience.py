@@ -6,7 +6,7 @@ import pytest
 from capsign_cli.failures import REFUSED, UNAVAILABLE, CliError
 from capsign_cli.patience import patient
 
-GONE = CliError(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.")
+GONE = CliError(UNAVAILABLE, "UNREACHABLE", "No answer from the adapter.", "")
 
 
 def answers(*script):
@@ -39,7 +39,7 @@ def test_the_time_ends_it():
 
 
 def test_a_refusal_ends_it():
-    look = patient(answers(1, CliError(REFUSED, "DENIED", "No."), 2), pause_s=0)
+    look = patient(answers(1, CliError(REFUSED, "DENIED", "No.", ""), 2), pause_s=0)
     look()
     with pytest.raises(CliError, match="No"):
         look()

@@ -31,7 +31,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class CliError(Exception):
     """An error that this program itself found. `advice` is what to do next."""
 
-    def __init__(self, exit_code: int, reason: str, message: str, advice: str = "") -> None:
+    def __init__(self, exit_code: int, reason: str, message: str, advice: str) -> None:
         self.told = Told(exit_code, reason, message, advice)
         super().__init__(message)
 

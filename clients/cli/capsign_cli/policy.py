@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import endpoints, failures, output
+from capsign_cli import endpoints, failures, numbers, output
 from capsign_cli.failures import UNAVAILABLE, UNKNOWN, USAGE, CliError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def lint(file: Path) -> None:
 
 @policy.command("diff")
 @click.argument("files", type=FILE, nargs=-1)
-@click.option("--to", "version", type=click.IntRange(min=1), help="A version, in place of a file.")
+@click.option("--to", "version", type=numbers.whole(1), help="A version, in place of a file.")
 @endpoints.adapter_options
 @output.option
 def diff(files: tuple[Path, ...], version: int | None, **options: Any) -> None:
@@ -73,7 +73,7 @@ def diff(files: tuple[Path, ...], version: int | None, **options: Any) -> None:
 
 @policy.command("plan")
 @click.argument("files", type=FILE, nargs=-1)
-@click.option("--to", "version", type=click.IntRange(min=1), help="A version, in place of a file.")
+@click.option("--to", "version", type=numbers.whole(1), help="A version, in place of a file.")
 @endpoints.adapter_options
 @output.option
 def plan(files: tuple[Path, ...], version: int | None, **options: Any) -> None:
@@ -138,7 +138,7 @@ def history(**options: Any) -> None:
 
 
 @policy.command("show")
-@click.argument("version", type=click.IntRange(min=1), required=False)
+@click.argument("version", type=numbers.whole(1), required=False)
 @endpoints.adapter_options
 @output.option
 def show(version: int | None, **options: Any) -> None:

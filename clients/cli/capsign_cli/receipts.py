@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from capsign_cli import output
+from capsign_cli import numbers, output
 from capsign_cli.failures import REFUSED, USAGE, CliError
 from capsign_cli.trusted_keys import trusted_keys
 
@@ -82,7 +82,7 @@ def receipt_options(command: Command) -> Command:
             ),
             click.option(
                 "--max-age",
-                type=click.FloatRange(1),
+                type=numbers.Seconds(1),
                 help="With --receipt: refuse one that is older, seconds: by the latest time that a "
                 "quorum of the policy's witnesses states, or else by what the log says.",
             ),
@@ -148,7 +148,9 @@ class _Checkpoints:
         try:
             key = Key.parse(self._trust.log_key) if self._trust.log_key else None
         except NoteError as error:
-            raise CliError(USAGE, "LOG_KEY_MALFORMED", f"--log-key: {error}.") from None
+            raise CliError(
+                USAGE, "LOG_KEY_MALFORMED", f"--log-key: {error}.", "Copy it whole."
+            ) from None
         if self._trust.policy is None:
             assert key is not None
             return open_checkpoint(note, key)
@@ -167,7 +169,9 @@ class _Checkpoints:
         try:
             opened = parse_policy(data).open(note, key)
         except PolicyError as error:
-            raise CliError(USAGE, "POLICY_MALFORMED", f"{policy}: {error}.") from None
+            raise CliError(
+                USAGE, "POLICY_MALFORMED", f"{policy}: {error}.", "See c2sp.org/tlog-policy."
+            ) from None
         except QuorumError as error:
             text = f"The log signed the receipt's checkpoint, and witnesses are missing: {error}."
             advice = "Ask the signer for a receipt again, once the witnesses have cosigned."

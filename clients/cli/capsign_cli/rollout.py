@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from capsign_cli import endpoints, output, rollout_view, rollout_watch
+from capsign_cli import endpoints, numbers, output, rollout_view, rollout_watch
 from capsign_cli.durations import Duration
 from capsign_cli.failures import REFUSED, UNKNOWN, USAGE, CliError
 from capsign_cli.patience import patient
@@ -25,7 +25,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 SECONDS = 30.0
 """Longest wait for an answer: what is aborted is out of force on every replica by then."""
 
-COUNT = click.IntRange(0)
+COUNT = numbers.whole(0, numbers.MOST_32)
+NUMBER = numbers.whole(0, numbers.MOST_32)
+"""Of a rollout; 0: the newest."""
 
 COLUMNS = ("rollout", "number", "stage", "pace", "from", "to", "workloads", "started_at")
 STEP_COLUMNS = ("at", "act", "stage", "actor", "new_side", "old_side", "leaf_index")
@@ -107,7 +109,9 @@ def list_rollouts(tenant: str, **options: Any) -> None:
 
 @rollout.command()
 @click.option("-w", "--watch", is_flag=True, help="Go on until it has ended.")
-@click.option("--number", default=0, help="Which rollout of the key; the newest if not given.")
+@click.option(
+    "--number", type=NUMBER, default=0, help="Which rollout of the key; the newest if not given."
+)
 @_of_key
 def get(name: str, watch: bool, number: int, **options: Any) -> None:
     """Show where a rollout is."""
@@ -124,7 +128,9 @@ def get(name: str, watch: bool, number: int, **options: Any) -> None:
 @click.option(
     "--timeout", type=Duration(), default=0.0, help="Wait so long for its end: 60, 60s or 5m."
 )
-@click.option("--number", default=0, help="Which rollout of the key; the newest if not given.")
+@click.option(
+    "--number", type=NUMBER, default=0, help="Which rollout of the key; the newest if not given."
+)
 @_of_key
 def status(name: str, timeout: float, number: int, **options: Any) -> None:
     """Say whether a rollout is healthy: exit code 0 if it is done; 1 if it was aborted, rolled
@@ -209,7 +215,9 @@ def abort(name: str, **options: Any) -> None:
 
 @rollout.command()
 @click.option(
-    "--to", type=click.IntRange(min=1), help="Go back to what this rollout led to; see `history`."
+    "--to",
+    type=numbers.whole(1, numbers.MOST_32),
+    help="Go back to what this rollout led to; see `history`.",
 )
 @_of_key
 def undo(name: str, to: int | None, **options: Any) -> None:
@@ -221,13 +229,15 @@ def undo(name: str, to: int | None, **options: Any) -> None:
     with _asked(options) as stub:
         _tell(
             stub.UndoRollout(
-                pb.UndoRolloutRequest(**_request(name), to=to), timeout=SECONDS
+                pb.UndoRolloutRequest(**_request(name), to=to or 0), timeout=SECONDS
             ).rollout
         )
 
 
 @rollout.command()
-@click.option("--version", required=True, type=click.IntRange(1), help="Of the key.")
+@click.option(
+    "--version", required=True, type=numbers.whole(1, numbers.MOST_32), help="Of the key."
+)
 @click.option("--algorithm", required=True, help="That the signatures are of.")
 @click.option("--verified", type=COUNT, default=0, help="How many signatures verified.")
 @click.option("--failed", type=COUNT, default=0, help="How many did not.")
@@ -255,7 +265,9 @@ def report(
 
 
 @rollout.command()
-@click.option("--number", default=0, help="The steps of this rollout, with their figures.")
+@click.option(
+    "--number", type=NUMBER, default=0, help="The steps of this rollout, with their figures."
+)
 @_of_key
 def history(name: str, number: int, **options: Any) -> None:
     """List the rollouts of a key, or the steps of one."""

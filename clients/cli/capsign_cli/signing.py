@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import click
 from click.core import ParameterSource
 
-from capsign_cli import endpoints, output
+from capsign_cli import endpoints, numbers, output
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
 from capsign_cli.receipts import OF_BUNDLES, Trust, receipt_options, verify_bundle_file
 from capsign_cli.signed_bundle import write_bundle
@@ -65,7 +65,7 @@ def _decorated(command: Command, algorithm: Callable[[Any], Any]) -> Command:
             ),
             click.option(
                 "--timeout",
-                type=click.FloatRange(0.001, 60),
+                type=numbers.Seconds(0.001, 60),
                 default=10.0,
                 show_default=True,
                 help="Seconds.",
@@ -211,7 +211,7 @@ def _demand_apply(offline: bool, of_bundle: set[str], of_agent: set[str]) -> Non
 
 @click.command()
 @click.option(
-    "--timeout", type=click.FloatRange(0.001, 60), default=10.0, show_default=True, help="Seconds."
+    "--timeout", type=numbers.Seconds(0.001, 60), default=10.0, show_default=True, help="Seconds."
 )
 @endpoints.socket_options
 @output.option

@@ -57,11 +57,14 @@ def trusted_keys(
     return found
 
 
+_KEYS = "Give a PEM file with one public key, or a JWK Set."
+
+
 def _in_file(file: Path, signature: BundledSignature) -> VerificationKey:
     with file.open("rb") as opened:
         data = opened.read(MAX_KEY_FILE + 1)
     if len(data) > MAX_KEY_FILE:
-        raise CliError(USAGE, "KEY_FILE", f"{file} is larger than any file of keys.")
+        raise CliError(USAGE, "KEY_FILE", f"{file} is larger than any file of keys.", _KEYS)
     if data.lstrip().startswith(b"{"):
         return _of_set(data, signature, file)
     return _of_pem(data, signature.algorithm, str(file))
@@ -100,8 +103,8 @@ def _of_set(data: bytes, signature: BundledSignature, file: Path) -> Verificatio
 
     try:
         found = keys_of(json.loads(data)).get(signature.kid)
-    except ValueError:
-        raise CliError(USAGE, "KEY_FILE", f"{file} is no JWK Set.") from None
+    except (ValueError, RecursionError):
+        raise CliError(USAGE, "KEY_FILE", f"{file} is no JWK Set.", _KEYS) from None
     if found is None or found.algorithm not in {signature.algorithm, _jose(signature.algorithm)}:
         raise CliError(
             REFUSED,
@@ -123,7 +126,10 @@ def _of_pem(pem: bytes, algorithm: str, where: str) -> VerificationKey:
         kind = KINDS[name]({**members, "alg": name})
     except (KeyError, ValueError, UnsupportedAlgorithm):
         raise CliError(
-            REFUSED, "WRONG_KEY", f"The public key of {where} is not one of {algorithm}."
+            REFUSED,
+            "WRONG_KEY",
+            f"{where} has no public key of {algorithm}.",
+            "Give the key that you trust for this signature; it may be one of another algorithm.",
         ) from None
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
     return VerificationKey(_url(hashlib.sha256(canonical).digest()), name, "", 0, kind)

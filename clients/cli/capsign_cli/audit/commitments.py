@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from capsign_cli import numbers
 from capsign_cli.failures import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def message_options(command: Command) -> Command:
             ),
             click.option(
                 "--policy-version",
-                type=click.IntRange(min=1),
+                type=numbers.whole(1),
                 help="By the grants of this version of the policy, not of the one in force.",
             ),
         )

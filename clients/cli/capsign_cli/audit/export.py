@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import click
 from capsign_wire.shown_url import without_secrets
 
-from capsign_cli import output
+from capsign_cli import numbers, output
 from capsign_cli.audit import conditions, place
 from capsign_cli.audit.parameters import Ago
 from capsign_cli.failures import UNAVAILABLE, USAGE, CliError
@@ -84,18 +84,18 @@ HEADERS = ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
     help="With --follow: file that is touched at each attempt, for a liveness probe.",
 )
 @click.option(
-    "--poll", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Seconds."
+    "--poll", type=numbers.Seconds(0.1, 3600), default=5.0, show_default=True, help="Seconds."
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 600),
+    type=numbers.Seconds(0.1, 600),
     default=30.0,
     show_default=True,
     help="Seconds that one attempt at a receiver may take.",
 )
 @click.option(
     "--give-up",
-    type=click.FloatRange(0, 86_400),
+    type=numbers.Seconds(0, 86_400),
     default=300.0,
     show_default=True,
     help="Seconds after which a receiver that takes nothing ends the export; not with --follow.",

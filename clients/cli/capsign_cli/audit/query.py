@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import output
+from capsign_cli import numbers, output
 from capsign_cli.audit import conditions, event_lines
 from capsign_cli.audit import place as places
 from capsign_cli.audit.finding import find
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Not here: `capsign audit prove` asks an adapter for a message's commitments.",
 )
-@click.option("--limit", type=click.IntRange(1), help="End after so many events.")
+@click.option("--limit", type=numbers.whole(1), help="End after so many events.")
 @conditions.read_all
 @output.option_of("text", "json", "csv")
 def query(

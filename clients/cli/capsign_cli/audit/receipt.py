@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from capsign_cli import output
+from capsign_cli import numbers, output
 from capsign_cli.audit import place
 from capsign_cli.failures import REFUSED, UNAVAILABLE, CliError
 
 
 @click.command()
 @place.options
-@click.argument("leaf", type=click.IntRange(0))
+@click.argument("leaf", type=numbers.whole(0))
 @click.option(
     "--to",
     "folder",

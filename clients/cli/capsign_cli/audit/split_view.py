@@ -57,7 +57,9 @@ def command(context: click.Context, file: Path, archive: str | None, log_key: st
         split = SplitView.parse(file.read_bytes())
         key = VerifierKey.parse(log_key or split.log_key)
     except (ValueError, NoteError) as error:
-        raise CliError(USAGE, "FILE", f"{file} cannot be judged: {error}.") from None
+        text = f"{file} cannot be judged: {error}."
+        advice = "Name a file split-view-….json of an agent's directory `witness`."
+        raise CliError(USAGE, "FILE", text, advice) from None
     finding = judge(split, key, _roots(archive))
     seen, shown = split.heads(key)
     output.record(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsign_cli import output
+from capsign_cli import numbers, output
 from capsign_cli.audit import conditions, event_lines, place
 from capsign_cli.audit.finding import find
 from capsign_cli.audit.verify import ADVICE as INCIDENT
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @place.options
 @conditions.options
 @conditions.read_all
-@click.option(
-    "--from-leaf", type=click.IntRange(0), help="Begin at this leaf; default: at the end."
-)
+@click.option("--from-leaf", type=numbers.whole(0), help="Begin at this leaf; default: at the end.")
 @click.option(
     "--cursor",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--every",
-    type=click.FloatRange(0.1, 3600),
+    type=numbers.Seconds(0.1, 3600),
     default=1.0,
     show_default=True,
     help="Seconds between two looks.",
