@@ -5,12 +5,14 @@ and a terminal as it was.
 from __future__ import annotations
 
 import os
+import platform
 import pty
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -29,6 +31,8 @@ from support.replica import RunningReplica
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
 LOG = VerifierKey("log.example/audit", KEY.public_key().public_bytes_raw())
 LEAVES = 300
+READ = {"x86_64": "0", "aarch64": "63"}[platform.machine()]
+"""The number of read(2)."""
 LAST_TILE = f"tile/entries/001.p/{LEAVES - 256}"
 
 COMMANDS = {
@@ -85,6 +89,15 @@ class OnTerminal:
         self._reader.join(60)
         os.close(self._ours)
 
+    def until_it_reads(self) -> None:
+        """Wait until it hangs in read(2): a signal on the way there interrupts nothing, and Python
+        looks for it only when the read returns.
+        """
+        where = Path("/proc", str(self.process.pid), "syscall")
+        while where.read_text().split()[0] != READ:
+            assert self.process.poll() is None, self.shown
+            threading.Event().wait(0.001)
+
     def until(self, text: str) -> None:
         """Wait until the terminal shows it."""
         with self.changed:
@@ -108,6 +121,7 @@ def test_ctrl_c_while_it_reads(log, tmp_path, arguments):
     command, *options = (each.format(out=out, key=LOG.text()) for each in arguments)
     with OnTerminal(["audit", command, str(directory), *options]) as run:
         held = os.open(hanging, os.O_WRONLY)  # returns when the command opens it
+        run.until_it_reads()
     os.close(held)
     assert run.process.returncode == 130, run.shown
     assert "INTERRUPTED. Ended by Ctrl-C." in run.shown
