@@ -80,8 +80,7 @@ class Custody:
 
     def _standing(self) -> Standing:
         """Who may do what now. Raises what the store raises."""
-        snapshot = self._state.snapshots.refresh()
-        return Standing(snapshot.policy, snapshot.revoked)
+        return self._state.snapshots.standing()
 
     def ticker(self) -> Ticker:
         """Clears away, again and again; not yet started."""

@@ -82,7 +82,12 @@ class Listeners:
             policy, listen.streams, Buckets(monotonic_ms), config.control.calls_per_second
         )
         self._evidence = EvidenceServicer(
-            policy, state.yielding_store, state.checkpoints, path.evidence_quota, path.budget
+            policy,
+            state.snapshots.standing,
+            state.yielding_store,
+            state.checkpoints,
+            path.evidence_quota,
+            path.budget,
         )
         self.custody = Custody(state, self._metrics)
         self.approvals = approvals_of(state, self.custody)
@@ -235,7 +240,7 @@ class Listeners:
                 LogRoutes(
                     self._state.store,
                     self._state.checkpoints.stored,
-                    self._state.snapshots.policy,
+                    self._state.snapshots.standing_known,
                     exposure,
                 ),
             ),

@@ -35,7 +35,7 @@ class RolloutParts:
 
     def __init__(self, state: State, metrics: Metrics) -> None:
         policy, snapshots = state.snapshots.policy, state.snapshots
-        self._readers = state.key_readers
+        self._readers, self._standing = state.key_readers, state.snapshots.standing
         ends = metrics.counter("capsign.rollout.ends")
         moves = Moves(policy, state.store, state.epochs, now_ms, ends)
         make = maker(policy, state.token, state.store, moves.now_ms)
@@ -46,7 +46,7 @@ class RolloutParts:
 
     def register(self, registrar: Any) -> None:
         """Add the service to a server."""
-        servicer = RolloutServicer(self.rollouts)
+        servicer = RolloutServicer(self.rollouts, self._standing)
         rollouts_pb2_grpc.add_RolloutServiceServicer_to_server(servicer, registrar)
 
     def ticker(self) -> Ticker:

@@ -33,5 +33,4 @@ class TenantDesk:
 
     def _standing(self) -> Standing:
         """Who may do what now. Raises what the store raises."""
-        snapshot = self._state.snapshots.refresh()
-        return Standing(snapshot.policy, snapshot.revoked)
+        return self._state.snapshots.standing()

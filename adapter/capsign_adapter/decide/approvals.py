@@ -104,6 +104,9 @@ class Standing:
     def demand(self, identity: str, roles: frozenset[Role]) -> None:
         """Raise FailureError ROLE_MISSING if the identity has none of these roles."""
         if not self.roles_of(identity) & roles:
+            if self.policy.roles_of(identity) & roles:
+                detail = f"{identity} was revoked, and decides nothing until two people lift it."
+                raise FailureError(failures_pb2.REASON_ROLE_MISSING, detail)
             names = ", ".join(sorted(role.value for role in roles))
             raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
 

@@ -10,10 +10,9 @@ from capsign_evidence import leaf
 from capsign_evidence.leaf_kinds import Act
 from capsign_wire.adapter.v1 import admin_pb2 as pb
 from capsign_wire.adapter.v1 import admin_pb2_grpc
-from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter import __version__
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_target import check_form, demand_known
@@ -133,7 +132,5 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         ROLE_MISSING.
         """
         snapshot = self._snapshots.refresh()
-        if not snapshot.policy.roles_of(peer.spiffe_id) & roles:
-            names = ", ".join(sorted(role.value for role in roles))
-            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        Standing(snapshot.policy, snapshot.revoked).demand(peer.spiffe_id, roles)
         return snapshot

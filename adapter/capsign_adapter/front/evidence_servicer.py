@@ -5,7 +5,7 @@ checkpoints of the log.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from capsign_evidence import leaf, told_calls
@@ -32,6 +32,7 @@ from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide import cost
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.budget import Budget
 from capsign_adapter.decide.evidence_quota import EvidenceQuota
 from capsign_adapter.decide.peer import Peer
@@ -75,6 +76,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     def __init__(
         self,
         policy: PolicyNow,
+        standing: Callable[[], Standing],
         store: PublicLog,
         checkpoints: Checkpoints,
         evidence: EvidenceQuota,
@@ -82,6 +84,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
     ) -> None:
         self._budget = budget
         self._policy = policy
+        self._standing = standing
         self._store = store
         self._trees = Trees(store.hashes)
         self._checkpoints = checkpoints
@@ -286,7 +289,7 @@ class EvidenceServicer(evidence_pb2_grpc.EvidenceServiceServicer):
             )
 
     def _reader(self, peer: Peer) -> None:
-        if not self._policy().roles_of(peer.spiffe_id) & READERS:
+        if not self._standing().roles_of(peer.spiffe_id) & READERS:
             raise FailureError(
                 failures_pb2.REASON_ROLE_MISSING,
                 "Entries are for auditors, responders and operators.",

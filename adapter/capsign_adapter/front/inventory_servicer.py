@@ -12,9 +12,8 @@ from capsign_evidence.reconcile.incidents import Incident, signature_without_lea
 from capsign_wire import logs
 from capsign_wire.adapter.v1 import inventory_pb2 as pb
 from capsign_wire.adapter.v1 import inventory_pb2_grpc
-from capsign_wire.failures import FailureError
-from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.inventory import Known, inventory
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
@@ -138,9 +137,7 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
 
     def _demand(self, peer: Peer, roles: frozenset[Role] = LOOKING) -> Snapshot:
         snapshot = self._snapshots.refresh()
-        if not snapshot.policy.roles_of(peer.spiffe_id) & roles:
-            names = ", ".join(sorted(role.value for role in roles))
-            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        Standing(snapshot.policy, snapshot.revoked).demand(peer.spiffe_id, roles)
         return snapshot
 
 

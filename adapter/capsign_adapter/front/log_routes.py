@@ -15,8 +15,8 @@ from capsign_evidence.tiles import FileKind, TileName, parse_path, width_at
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
-from capsign_adapter.decide.policy import PolicyNow
 from capsign_adapter.front.evidence_servicer import READERS
 from capsign_adapter.front.public_answers import Answer, Question
 from capsign_adapter.model.evidence import Checkpoint
@@ -54,13 +54,13 @@ class LogRoutes:
         self,
         store: LogStore,
         published: Callable[[], Checkpoint | None],
-        policy: PolicyNow,
+        standing: Callable[[], Standing],
         exposure: Exposure,
     ) -> None:
         """`published` gives the last checkpoint that may be shown."""
         self._store = store
         self._published = published
-        self._policy = policy
+        self._standing = standing
         self._exposure = exposure
 
     def serves(self, path: str) -> bool:
@@ -72,7 +72,7 @@ class LogRoutes:
         """Whether this peer has a role that may read entries, and a certificate that is good
         now.
         """
-        if peer is None or not self._policy().roles_of(peer.spiffe_id) & READERS:
+        if peer is None or not self._standing().roles_of(peer.spiffe_id) & READERS:
             return False
         peer.still_valid(now_ms())
         return True

@@ -9,6 +9,7 @@ from capsign_wire.adapter.v1 import revocations_pb2 as pb
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.revocation_reach import lifted_by, reach_of
@@ -105,9 +106,7 @@ class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
 
     def _demand_looking(self, peer: Peer) -> Snapshot:
         snapshot = self._snapshots.refresh()
-        if not snapshot.policy.roles_of(peer.spiffe_id) & LOOKING:
-            names = ", ".join(sorted(role.value for role in LOOKING))
-            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        Standing(snapshot.policy, snapshot.revoked).demand(peer.spiffe_id, LOOKING)
         return snapshot
 
 

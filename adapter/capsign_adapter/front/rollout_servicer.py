@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from capsign_evidence.rollout_leaf import VerificationsReported
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.adapter.v1 import rollouts_pb2_grpc
 from capsign_wire.failures import FailureError
 from capsign_wire.types.v1 import failures_pb2
 
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.peer import Peer
 from capsign_adapter.decide.policy import Role
 from capsign_adapter.decide.rollout_start import left_behind
@@ -28,8 +31,9 @@ REPORTING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
 class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     """Acts for people: who may ask is decided here, what happens in `rollout.acts`."""
 
-    def __init__(self, rollouts: Rollouts) -> None:
+    def __init__(self, rollouts: Rollouts, standing: Callable[[], Standing]) -> None:
         self._rollouts = rollouts
+        self._standing = standing
         self._moves = rollouts.moves
 
     @guarded
@@ -148,7 +152,5 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
 
     def _demand(self, peer: Peer, roles: frozenset[Role]) -> str:
         """The peer's identity. Raises FailureError ROLE_MISSING."""
-        if not self._moves.policy().roles_of(peer.spiffe_id) & roles:
-            names = ", ".join(sorted(role.value for role in roles))
-            raise FailureError(failures_pb2.REASON_ROLE_MISSING, f"This is for the roles {names}.")
+        self._standing().demand(peer.spiffe_id, roles)
         return peer.spiffe_id

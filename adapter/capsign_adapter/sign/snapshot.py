@@ -13,6 +13,7 @@ from typing import Protocol
 from capsign_wire.key_states import SIGNS
 
 from capsign_adapter.decide import jwks
+from capsign_adapter.decide.approvals import Standing
 from capsign_adapter.decide.policy import Policy
 from capsign_adapter.decide.revoked import RevocationIndex
 from capsign_adapter.model.control import Revocation
@@ -116,6 +117,15 @@ class Snapshots:
     def policy(self) -> Policy:
         """The policy of the current snapshot."""
         return self._current.policy
+
+    def standing(self) -> Standing:
+        """Who may do what by the epoch now. Raises as `refresh`."""
+        snapshot = self.refresh()
+        return Standing(snapshot.policy, snapshot.revoked)
+
+    def standing_known(self) -> Standing:
+        """The same by the current snapshot, without a look at the store."""
+        return Standing(self._current.policy, self._current.revoked)
 
     def refresh(self) -> Snapshot:
         """The snapshot of the epoch now; calls `on_move` first if it is another one, so that caches

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from capsign_evidence.leaf_kinds import Act
@@ -13,7 +15,12 @@ from capsign_wire.adapter.v1 import (
     approvals_pb2_grpc,
     capability_pb2,
     capability_pb2_grpc,
+    evidence_pb2,
+    inventory_pb2,
+    keys_pb2,
+    policy_pb2,
     revocations_pb2_grpc,
+    rollouts_pb2,
     signing_pb2,
     signing_pb2_grpc,
 )
@@ -25,9 +32,9 @@ from capsign_wire.types.v1 import failures_pb2 as reasons
 from capsign_wire.types.v1 import signing_pb2 as types_pb2
 from support.adapter_rig import APP, APPROVER, AUDITOR, OPERATOR, OTHER, RESPONDER, STRANGER
 
-KEY, VERSION, TENANT, EVERYTHING, HANDLE = (
+KEY, VERSION, TENANT, EVERYTHING, HANDLE, WORKLOAD = (
     admin_pb2.RevocationKind.Value(f"REVOCATION_KIND_{name}")
-    for name in ("KEY", "KEY_VERSION", "TENANT", "EVERYTHING", "HANDLE")
+    for name in ("KEY", "KEY_VERSION", "TENANT", "EVERYTHING", "HANDLE", "WORKLOAD")
 )
 CALLS = {
     "PreviewRevocation": pb.PreviewRevocationRequest(kind=KEY, target="demo/orders"),
@@ -244,3 +251,50 @@ def test_one_responder_breaks_the_glass_and_the_status_says_so(replica, people, 
         stub = approvals_pb2_grpc.ApprovalServiceStub(channel)
         stub.Acknowledge(approvals_pb2.AcknowledgeRequest(id=told.proposal_id), timeout=20)
     assert people.status().broken_glass == 0
+
+
+ACTS: dict[str, dict[str, Any]] = {
+    "AdminService": {
+        "Revoke": admin_pb2.RevokeRequest(kind=KEY, target="demo/orders"),
+        "ListKeys": admin_pb2.ListKeysRequest(),
+        "GetStatus": admin_pb2.GetStatusRequest(),
+    },
+    "RevocationService": CALLS,
+    "RolloutService": {
+        "StartRollout": rollouts_pb2.StartRolloutRequest(tenant="demo", key="orders"),
+        "ListRollouts": rollouts_pb2.ListRolloutsRequest(),
+        "AbortRollout": rollouts_pb2.AbortRolloutRequest(tenant="demo", key="orders"),
+    },
+    "InventoryService": {
+        "ListIncidents": inventory_pb2.ListIncidentsRequest(),
+        "GetInventory": inventory_pb2.GetInventoryRequest(),
+    },
+    "KeyService": {"CreateKey": keys_pb2.CreateKeyRequest(tenant="demo", key="orders")},
+    "PolicyService": {"ListPolicies": policy_pb2.ListPoliciesRequest()},
+    "ApprovalService": {"ListProposals": approvals_pb2.ListProposalsRequest()},
+    "EvidenceService": {
+        "GetEntries": evidence_pb2.GetEntriesRequest(width=1),
+        "GetBatches": evidence_pb2.GetBatchesRequest(),
+        "GetSummaries": evidence_pb2.GetSummariesRequest(),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "method"), [(name, each) for name, some in ACTS.items() for each in some]
+)
+def test_a_person_who_was_revoked_decides_nothing_any_more_and_reads_nothing(
+    replica, people, service, method
+):
+    """A revoked operator revoked everything, began rollouts and read the log, until the
+    certificate ended: only keys, policy and approvals looked at revocations.
+    """
+    people.revoke(WORKLOAD, OPERATOR)
+    request = ACTS[service][method]
+    with replica.as_(OPERATOR) as channel:
+        call = channel.unary_unary(
+            f"/capsign.adapter.v1.{service}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=bytes,
+        )
+        assert reason_of(lambda: call(request, timeout=10)) == reasons.REASON_ROLE_MISSING

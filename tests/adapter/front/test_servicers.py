@@ -75,7 +75,12 @@ class Servicers:
             lambda: 0,
         )
         evidence = EvidenceServicer(
-            rig.snapshots.policy, rig.store, rig.checkpoints, rig.quota, rig.budget
+            rig.snapshots.policy,
+            rig.snapshots.standing,
+            rig.store,
+            rig.checkpoints,
+            rig.quota,
+            rig.budget,
         )
         servicers = {SIGNING: signing, CAPABILITY: capability, EVIDENCE: evidence}
         self.server = grpc_testing.server_from_dictionary(
