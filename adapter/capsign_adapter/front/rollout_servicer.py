@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from capsign_evidence.rollout_leaf import VerificationsReported
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
@@ -28,6 +29,13 @@ STOPPING = frozenset({Role.OPERATOR, Role.RESPONDER})
 REPORTING = frozenset({Role.OPERATOR, Role.RESPONDER, Role.AUDITOR})
 
 
+class Named(Protocol):
+    """A request about the rollouts of a key."""
+
+    tenant: str
+    key: str
+
+
 class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     """Acts for people: who may ask is decided here, what happens in `rollout.acts`."""
 
@@ -40,7 +48,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     def StartRollout(self, peer: Peer, request: pb.StartRolloutRequest) -> pb.StartRolloutResponse:
         """It has begun when this answers; its first step follows within a second."""
         row = self._rollouts.start(
-            self._demand(peer, STARTING),
+            self._acting(peer, STARTING, request),
             request.tenant,
             request.key,
             request.algorithm,
@@ -70,7 +78,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     @guarded
     def PauseRollout(self, peer: Peer, request: pb.PauseRolloutRequest) -> pb.PauseRolloutResponse:
         """It goes no further by itself."""
-        actor = self._demand(peer, STOPPING)
+        actor = self._acting(peer, STOPPING, request)
         row = self._rollouts.pause(actor, request.tenant, request.key)
         return pb.PauseRolloutResponse(rollout=self._shown(row))
 
@@ -79,7 +87,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
         self, peer: Peer, request: pb.ResumeRolloutRequest
     ) -> pb.ResumeRolloutResponse:
         """It goes on by itself."""
-        actor = self._demand(peer, STARTING)
+        actor = self._acting(peer, STARTING, request)
         row = self._rollouts.resume(actor, request.tenant, request.key)
         return pb.ResumeRolloutResponse(rollout=self._shown(row))
 
@@ -89,7 +97,7 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     ) -> pb.PromoteRolloutResponse:
         """The next step, whatever time and figures say."""
         row = self._rollouts.promote(
-            self._demand(peer, STARTING),
+            self._acting(peer, STARTING, request),
             request.tenant,
             request.key,
             full=request.full,
@@ -100,14 +108,14 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
     @guarded
     def AbortRollout(self, peer: Peer, request: pb.AbortRolloutRequest) -> pb.AbortRolloutResponse:
         """All sign as before, on every replica, when this answers."""
-        actor = self._demand(peer, STOPPING)
+        actor = self._acting(peer, STOPPING, request)
         row = self._rollouts.abort(actor, request.tenant, request.key)
         return pb.AbortRolloutResponse(rollout=self._shown(row))
 
     @guarded
     def UndoRollout(self, peer: Peer, request: pb.UndoRolloutRequest) -> pb.UndoRolloutResponse:
         """A rollout back has begun when this answers."""
-        actor = self._demand(peer, STARTING)
+        actor = self._acting(peer, STARTING, request)
         row = self._rollouts.undo(actor, request.tenant, request.key, request.to)
         return pb.UndoRolloutResponse(rollout=self._shown(row))
 
@@ -149,6 +157,11 @@ class RolloutServicer(rollouts_pb2_grpc.RolloutServiceServicer):
             shown.readiness.CopyFrom(readiness_of(row, world, readiness))
         shown.left_behind.extend(left_behind(moves.policy(), row)[:MAX_LEFT_BEHIND])
         return shown
+
+    def _acting(self, peer: Peer, roles: frozenset[Role], request: Named) -> str:
+        """The same of who wants something of a rollout: a refusal is recorded."""
+        with self._rollouts.recorded(peer.spiffe_id, request.tenant, request.key):
+            return self._demand(peer, roles)
 
     def _demand(self, peer: Peer, roles: frozenset[Role]) -> str:
         """The peer's identity. Raises FailureError ROLE_MISSING."""

@@ -106,7 +106,7 @@ class Rollouts:
         FailureError ROLLOUT_CONFLICT while verifiers have time to fetch the public keys, and if it
         has not this `revision` any more.
         """
-        with self._recorded(actor, tenant, key):
+        with self.recorded(actor, tenant, key):
             row = self._under_way(tenant, key)
             if revision and row.revision != revision:
                 detail = f"Rollout {row.number} of {tenant}/{key} has moved on: look at it again."
@@ -170,11 +170,11 @@ class Rollouts:
     def _moved(
         self, actor: str, tenant: str, key: str, event: PaceEvent | RolloutEvent
     ) -> RolloutRow:
-        with self._recorded(actor, tenant, key):
+        with self.recorded(actor, tenant, key):
             return self.moves.do(self._under_way(tenant, key), event, actor)
 
-    def _recorded(self, actor: str, tenant: str, key: str) -> AbstractContextManager[None]:
-        """Around what a person wants of the rollout under way: a refused move is recorded (I7)."""
+    def recorded(self, actor: str, tenant: str, key: str) -> AbstractContextManager[None]:
+        """Around what a person wants of a rollout: what is refused is recorded (I7)."""
         return self._refused.recorded(actor, Act.ROLLOUT_MOVE_REFUSED, f"{tenant}/{key}")
 
     def _under_way(self, tenant: str, key: str) -> RolloutRow:

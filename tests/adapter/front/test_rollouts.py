@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from capsign_evidence.leaf_kinds import Act
+from capsign_evidence.leaf_reader import Admin, decode
 from capsign_wire.adapter.v1 import admin_pb2, admin_pb2_grpc, rollouts_pb2_grpc
 from capsign_wire.adapter.v1 import rollouts_pb2 as pb
 from capsign_wire.failures import FailureError
@@ -61,6 +63,19 @@ def test_who_has_no_role_learns_nothing(replica):
 def test_who_looks_changes_nothing(replica):
     for method in set(CALLS) - LOOKING - {"ReportVerifications"}:
         assert reason_of(replica, AUDITOR, method) == reasons.REASON_ROLE_MISSING
+
+
+def test_who_has_no_role_for_it_is_refused_and_recorded(replica):
+    """Who tried to begin or to end a rollout left no trace."""
+    asked = set(CALLS) - LOOKING - {"ReportVerifications"}
+    for method in asked:
+        assert reason_of(replica, AUDITOR, method) == reasons.REASON_ROLE_MISSING
+    found = [decode(entry) for entry in replica.rig.entries()]
+    refused = [
+        one for one in found if isinstance(one, Admin) and one.act is Act.ROLLOUT_MOVE_REFUSED
+    ]
+    told = [(one.actor, one.target) for one in refused]
+    assert told == [(AUDITOR, "demo/orders")] * len(asked)
 
 
 def test_where_there_is_none(replica):
