@@ -83,14 +83,15 @@ class KeyActs:
         ILLEGAL_TRANSITION, and as `make_version`.
         """
         standing = self._standing()
-        with self._recorded(actor, f"{tenant}/{key}"):
+        with self._recorded(actor, tenant, key):
             standing.demand(actor, key_acts.MAKING)
         erased = standing.revoked.of_erased(tenant)
         if erased is not None:
             raise revoked_failure(erased)
         wanted = _in_policy(standing.policy, tenant, key)
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
-        with self._recorded(actor, f"{tenant}/{key}"):
+        # policy has the key, so that its name may be told though there may be no version yet
+        with self._refused.recorded(actor, Act.KEY_MOVE_REFUSED, f"{tenant}/{key}"):
             key_acts.demand_newest(self.rows_of(tenant, key), f"{tenant}/{key}", newest)
             if not newest:
                 self._pepper_for(tenant)
@@ -108,13 +109,13 @@ class KeyActs:
         COMMIT_UNKNOWN if it is recorded and may not be in force everywhere yet.
         """
         standing, rule = self._standing(), key_acts.RULES[event]
-        with self._recorded(actor, f"{tenant}/{key}/{version}"):
+        with self._recorded(actor, tenant, key, version):
             standing.demand(actor, rule.roles)
         row = self.found(tenant, key, version)
         author, now = Author(actor, standing.policy.digest), clock_of(self._store, self._clock)
         if event in _FIRST_USES:
             self.pending.demand_none(row)
-        with self._recorded(actor, row.name):
+        with self._recorded(actor, tenant, key, version):
             if event is KeyEvent.ACTIVATE:
                 self._demand_ready(standing.policy, row, now)
             epoch, index = self._store.move_key_version(
@@ -134,7 +135,7 @@ class KeyActs:
         ILLEGAL_TRANSITION, OVERLOADED if too many proposals wait.
         """
         row = self.found(tenant, key, version)
-        with self._recorded(actor, row.name):
+        with self._recorded(actor, tenant, key, version):
             return propose(actor, ACT, row.name, payload_of(row))
 
     def found(self, tenant: str, key: str, version: int) -> KeyVersionRow:
@@ -163,8 +164,11 @@ class KeyActs:
         readers = self._store.key_readers(row.tenant, row.key)
         demand_ready(policy, self.rows_of(row.tenant, row.key), row, readers, now_ms)
 
-    def _recorded(self, actor: str, name: str) -> AbstractContextManager[None]:
-        return self._refused.recorded(actor, Act.KEY_MOVE_REFUSED, name)
+    def _recorded(
+        self, actor: str, tenant: str, key: str, version: int = 0
+    ) -> AbstractContextManager[None]:
+        act = Act.KEY_MOVE_REFUSED
+        return self._refused.recorded_of_key(actor, act, tenant, key, version)
 
 
 def _in_policy(policy: Policy, tenant: str, key: str) -> Key:

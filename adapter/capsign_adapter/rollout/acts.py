@@ -175,7 +175,7 @@ class Rollouts:
 
     def recorded(self, actor: str, tenant: str, key: str) -> AbstractContextManager[None]:
         """Around what a person wants of a rollout: what is refused is recorded (I7)."""
-        return self._refused.recorded(actor, Act.ROLLOUT_MOVE_REFUSED, f"{tenant}/{key}")
+        return self._refused.recorded_of_key(actor, Act.ROLLOUT_MOVE_REFUSED, tenant, key)
 
     def _under_way(self, tenant: str, key: str) -> RolloutRow:
         """Returns the rollout under way. Raises FailureError NOT_FOUND, ROLLOUT_OVERTAKEN, or

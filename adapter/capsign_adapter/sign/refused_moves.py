@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from capsign_evidence import leaf
 from capsign_evidence.leaf_kinds import Act
@@ -15,6 +16,7 @@ from capsign_wire.types.v1 import failures_pb2
 
 from capsign_adapter.decide.rate import Buckets
 from capsign_adapter.store.interfaces.evidence import EvidenceLog
+from capsign_adapter.store.interfaces.key_versions import KeyVersions
 
 PER_SECOND, AT_ONCE = 1, 60
 """Leaves of one identity on one replica; what is above is refused without one."""
@@ -36,12 +38,20 @@ whoever asked: an approval of one's own proposal, or one with another digest tha
 """
 
 
+NOTHING = "*"
+"""The target of a move of what is not there."""
+
+
+class EvidenceAndKeys(EvidenceLog, KeyVersions, Protocol):
+    """The parts of the store that this needs."""
+
+
 class RefusedMoves:
     """Of one replica; any thread."""
 
     def __init__(
         self,
-        store: EvidenceLog,
+        store: EvidenceAndKeys,
         policy_digest: Callable[[], bytes],
         rates: Buckets,
         now_ms: Callable[[], int],
@@ -62,6 +72,30 @@ class RefusedMoves:
             if error.reason in RECORDED:
                 self._record(actor, act, target, error.row.name)
             raise
+
+    @contextmanager
+    def recorded_of_key(
+        self, actor: str, act: Act, tenant: str, key: str, version: int = 0
+    ) -> Iterator[None]:
+        """The same around a move of a key, or of a version. A name that no key has is in nobody's
+        log, whoever asked for it (I9): the entry has `*` in its place.
+        """
+        try:
+            yield
+        except FailureError as error:
+            if error.reason in RECORDED:
+                self._record(actor, act, self._named(tenant, key, version), error.row.name)
+            raise
+
+    def _named(self, tenant: str, key: str, version: int) -> str:
+        made = [
+            row.version
+            for row in self._store.key_versions()
+            if (row.tenant, row.key) == (tenant, key)
+        ]
+        if not made:
+            return NOTHING
+        return f"{tenant}/{key}/{version}" if version in made else f"{tenant}/{key}"
 
     def _record(self, actor: str, act: Act, target: str, reason: str) -> None:
         name = act.name.lower()
